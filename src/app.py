@@ -1,0 +1,119 @@
+"""The composition root: makes every part and says who gets what."""
+
+import secrets
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
+from mcp.server import MCPServer
+
+from . import __version__
+from .models.capacity import BackendLimits, Capacity
+from .models.metrics import ErrorLog, RequestMetrics
+from .models.ports import Backend, Clock, JobStore
+from .models.scheduler import Bounds, Scheduler
+from .processor import Processor, Timing
+from .routes import errors, mcp, status, twins
+from .routes.guard import Guard
+from .routes.tools import Tools
+from .settings import Settings
+from .utils.localai_client import LocalAIClient
+from .utils.logs import EventLog, set_up
+from .utils.model_files import read_definitions
+from .utils.retry import RetryPolicy
+from .utils.stores.memory import MemoryStore
+
+MIB = 2**20
+
+
+def create_app(
+    settings: Settings | None = None,
+    *,
+    backends: Sequence[Backend] | None = None,
+    store: JobStore | None = None,
+    retry: RetryPolicy | None = None,
+    timing: Timing | None = None,
+    clock: Clock = time.time,
+    extend_mcp: Callable[[MCPServer], object] | None = None,
+) -> FastAPI:
+    """Make the application. Opens nothing: sockets, files and tasks begin with its lifespan.
+
+    Args:
+        settings: where everything is read from; by default the environment and `config.yaml`.
+        backends: used instead of the LocalAI of the settings.
+        store: used instead of one in memory.
+        retry: used instead of the policy of the settings.
+        timing: used instead of that of the settings.
+        clock: the one clock of the application.
+        extend_mcp: registers further tools, resources and prompts with the MCP server.
+
+    """
+    settings = settings or Settings()
+    metrics, error_log = RequestMetrics(), ErrorLog()
+    if backends is None:
+        backends = [_localai(settings, clock)]
+    limits = BackendLimits(resident=settings.resident, memory_gb=settings.memory_gb)
+    processor = Processor(
+        backends=backends,
+        store=store or MemoryStore(keep_bytes=settings.keep_results_mb * MIB),
+        scheduler=Scheduler(
+            Capacity({backend.name: limits for backend in backends}),
+            order=settings.order,
+            bounds=Bounds(
+                waiting=settings.max_waiting, waiting_bytes=settings.max_waiting_mb * MIB
+            ),
+        ),
+        definitions=read_definitions(settings.models_dir),
+        retry=retry or RetryPolicy(attempts=settings.max_attempts),
+        timing=timing
+        or Timing(
+            deadline_s=settings.deadline_s, attempt_s=settings.attempt_s, look_s=settings.look_s
+        ),
+        clock=clock,
+        new_id=lambda: secrets.token_urlsafe(12),
+        listeners=[metrics, error_log, EventLog()],
+    )
+    tools = Tools(processor, metrics, error_log, clock=clock, public_url=settings.public_url)
+    mcp_server = mcp.build(tools, wait_seconds=settings.wait_seconds)
+    if extend_mcp is not None:
+        extend_mcp(mcp_server)
+    mcp_app = mcp.http_app(mcp_server, body_limit=settings.body_limit_mb * MIB)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
+        set_up(settings.log_file, settings.log_level)
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(processor.running(grace_s=settings.grace_s))
+            await stack.enter_async_context(mcp_server.session_manager.run())
+            yield
+
+    app = FastAPIOffline(
+        title="Inference Manager",
+        version=__version__,
+        summary="Type-ordered queues in front of LocalAI",
+        redoc_url=None,
+        lifespan=lifespan,
+        max_body_size=settings.body_limit_mb * MIB,
+    )
+    errors.install(app)
+    app.include_router(status.build(processor, clock=clock))
+    app.include_router(twins.build(tools))
+    app.router.routes.extend(mcp_app.routes)
+    app.add_middleware(Guard, hosts=settings.allowed_hosts, origins=settings.allowed_origins)
+    app.state.processor = processor
+    return app
+
+
+def _localai(settings: Settings, clock: Clock) -> LocalAIClient:
+    return LocalAIClient(
+        name="localai",
+        url=settings.localai_url,
+        api_key=settings.localai_key,
+        connect_s=settings.connect_s,
+        first_byte_s=settings.first_byte_s,
+        idle_s=settings.idle_s,
+        load_s=settings.load_s,
+        clock=clock,
+    )

@@ -1,0 +1,178 @@
+"""Which model serves which modality: what the backends offer, refined by model definitions."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from .capacity import ModelLimits
+from .errors import InvalidInput, UnknownModel
+from .modality import Modality
+from .ports import OfferedModel
+from .queues import model_sets
+from .requests import REQUESTS, Img2ImgRequest, InferenceRequest
+
+
+class ModelDefinition(BaseModel):
+    """One file of `models/`: what an operator knows of a model that its backend does not say.
+
+    Everything but the name may be left out.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    name: Annotated[str, Field(min_length=1, max_length=256)]
+    modality: frozenset[Modality] = Field(
+        default=frozenset(), description="One modality or a list; empty: what the backend says"
+    )
+    default: bool = Field(default=False, description="Preferred where a request names no model")
+    defaults: dict[str, str | int | float | bool | list[str]] = Field(
+        default={}, description="Request fields used where a caller gives none"
+    )
+    parallel: Annotated[int, Field(ge=1, le=1024)] = Field(
+        default=1, description="Attempts that may run at once"
+    )
+    weights_gb: Annotated[float, Field(gt=0, le=10_000)] | None = Field(
+        default=None, description="Room it takes in memory, in GB"
+    )
+    strength: bool = Field(default=False, description="The backend reads img2img's `strength`")
+
+    @field_validator("modality", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: object) -> object:
+        return [value] if isinstance(value, str) else value
+
+    @field_validator("defaults")
+    @classmethod
+    def _defaults_are_fields(cls, value: dict[str, object]) -> dict[str, object]:
+        known = {name for request in REQUESTS.values() for name in request.model_fields}
+        if unknown := sorted(value.keys() - known):
+            raise ValueError(f"no request has the field {unknown[0]!r}")
+        return value
+
+    @property
+    def limits(self) -> ModelLimits:
+        """How the model may be used."""
+        return ModelLimits(parallel=self.parallel, weights_gb=self.weights_gb)
+
+
+class Catalog:
+    """The models that can be asked for. A value: a new offer makes a new catalogue.
+
+    `offered` is None until a backend has said what it has; until then every name is accepted,
+    and the jobs wait.
+    """
+
+    def __init__(
+        self,
+        offered: Sequence[OfferedModel] | None = None,
+        definitions: Iterable[ModelDefinition] = (),
+    ) -> None:
+        self.known = offered is not None
+        self.definitions: Mapping[str, ModelDefinition] = {d.name: d for d in definitions}
+        self._offered = {model.name: model for model in offered or ()}
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Every model that is offered, by name."""
+        return sorted(self._offered)
+
+    def modalities(self, name: str) -> frozenset[Modality] | None:
+        """Return what a model is for; None when nobody says, empty when it is for nothing."""
+        definition = self.definitions.get(name)
+        if definition is not None and definition.modality:
+            return definition.modality
+        declared = frozenset(m for m, names in model_sets.items() if name in names)
+        offered = self._offered.get(name)
+        said = offered.modalities if offered is not None else None
+        return declared or None if said is None else said | declared
+
+    def models(self, modality: Modality) -> Sequence[str]:
+        """Return the models for a modality; the first is the default one."""
+        return sorted(
+            (name for name in self._offered if modality in (self.modalities(name) or ())),
+            key=lambda name: (not self._is_default(name), name),
+        )
+
+    def limits(self) -> Mapping[str, ModelLimits]:
+        """Return how each defined model may be used."""
+        return {name: definition.limits for name, definition in self.definitions.items()}
+
+    def resolve(self, request: InferenceRequest) -> str | None:
+        """Return the model that will serve the request, or None while no model is known.
+
+        Raises:
+            UnknownModel: it is not offered, or not for this modality.
+            InvalidInput: the model cannot do what the request asks for.
+
+        """
+        modality, name = request.modality, request.model
+        if not self.known:
+            return name
+        suited = self.models(modality)
+        if name is None and not suited:
+            raise UnknownModel(
+                f"no model for {modality} is offered", hint=self._how_to_map(modality)
+            )
+        name = name or suited[0]
+        uses = self.modalities(name)
+        if name not in self._offered:
+            nearest = get_close_matches(name, self._offered, n=5, cutoff=0.5) or suited[:5]
+            hint = f"nearest names: {', '.join(nearest)}" if nearest else "no model is offered"
+            raise UnknownModel("the backend does not offer this model", nearest=nearest, hint=hint)
+        if uses is not None and modality not in uses:
+            hint = f"models for it: {', '.join(suited[:5])}" if suited else self._define(name)
+            raise UnknownModel(
+                f"the model {name} is not for {modality}", nearest=suited[:5], hint=hint
+            )
+        if isinstance(request, Img2ImgRequest) and request.strength is not None:
+            self._check_strength(name)
+        return name
+
+    def with_defaults(self, request: InferenceRequest, model: str) -> InferenceRequest:
+        """Fill in the fields that the caller left out and the model's definition gives."""
+        definition = self.definitions.get(model)
+        if definition is None or not definition.defaults:
+            return request
+        fields = type(request).model_fields
+        given = request.model_fields_set
+        missing = {k: v for k, v in definition.defaults.items() if k in fields and k not in given}
+        if not missing:
+            return request
+        return type(request).model_validate({**{k: getattr(request, k) for k in given}, **missing})
+
+    def mismatches(self) -> Sequence[str]:
+        """Say in words where the definitions and the offer do not fit together."""
+        missing = [
+            f"{name} is defined but not offered by the backend"
+            for name in sorted(self.definitions.keys() - self._offered.keys())
+        ]
+        unmapped = [
+            f"{name} is offered but serves no modality; {self._define(name)}"
+            for name in self.names
+            if self.modalities(name) == frozenset()
+        ]
+        return [*missing, *unmapped] if self.known else []
+
+    def _is_default(self, name: str) -> bool:
+        definition = self.definitions.get(name)
+        return definition is not None and definition.default
+
+    def _check_strength(self, name: str) -> None:
+        definition = self.definitions.get(name)
+        if definition is None or not definition.strength:
+            raise InvalidInput(
+                "this model's backend has a fixed strength",
+                param="strength",
+                hint="leave strength out, or set `strength: true` in the model's definition",
+            )
+
+    def _define(self, name: str) -> str:
+        return f"a file in models/ with `name: {name}` and `modality:` says what it is for"
+
+    def _how_to_map(self, modality: Modality) -> str:
+        return (
+            f"install one in the backend, or add a file to models/ with `name:` and "
+            f"`modality: {modality}`"
+        )

@@ -1,0 +1,155 @@
+"""The queues: one per modality, drained in priority order, first in first out inside a level.
+
+All of them together are one `Line`. A job's place is one integer, its *order key*: modality, then
+level, then submission number. Sorted lists of keys answer every question (who is first, how many
+are ahead, which model's turn it is) in time that grows with the logarithm of the line.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from sortedcontainers import SortedList
+
+from .jobs import Level
+from .modality import Modality
+
+priority_order: tuple[Modality, ...] = (
+    Modality.TXT2TXT,
+    Modality.TXT2IMG,
+    Modality.IMG2IMG,
+    Modality.IMG2TXT,
+)
+"""Which queue is drained first. The settings may give another order."""
+
+model_sets: Mapping[Modality, frozenset[str]] = {
+    Modality.TXT2TXT: frozenset({"Qwen2.5-32B-Instruct"}),
+    Modality.TXT2IMG: frozenset({"Flux-Dev"}),
+    Modality.IMG2IMG: frozenset({"Flux-Dev"}),
+    Modality.IMG2TXT: frozenset({"Qwen2.5-VL-32B-Instruct"}),
+}
+"""Models whose modalities are known without asking: LocalAI never reports img2img, for example."""
+
+_SEQUENCE_BITS = 48
+_LEVEL_BITS = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """What the line knows of a waiting job: everything that decides its turn, no bodies.
+
+    Attributes:
+        model: None while it is not known which models the backends offer.
+        sequence: the submission number, below 2**48; unique, and kept through retries.
+        deadline: seconds since 1970 after which nobody wants the result.
+
+    """
+
+    id: str
+    modality: Modality
+    level: Level
+    model: str | None
+    sequence: int
+    submitted_at: float
+    deadline: float
+    size_bytes: int = 0
+
+
+class Line:
+    """The jobs that wait, in order."""
+
+    def __init__(self, order: Sequence[Modality] = priority_order) -> None:
+        self.order = tuple(order)
+        self._rank = {modality: rank for rank, modality in enumerate(self.order)}
+        self._entries: dict[int, Entry] = {}
+        self._keys: SortedList[int] = SortedList()
+        self._of_model: dict[str, SortedList[int]] = {}
+        self._heads: SortedList[int] = SortedList()
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def __iter__(self) -> Iterator[Entry]:
+        return (self._entries[key] for key in self._keys)
+
+    def __repr__(self) -> str:
+        waiting = ", ".join(f"{modality} {self.count(modality)}" for modality in self.order)
+        return f"<Line [{waiting}]>"
+
+    def put(self, entry: Entry) -> None:
+        """Let a job wait; its sequence decides its place, not the moment of the call."""
+        key = self._key(entry)
+        self._entries[key] = entry
+        self._keys.add(key)
+        if entry.model is None:
+            return
+        keys = self._of_model.get(entry.model)
+        if keys is None:
+            self._of_model[entry.model] = SortedList((key,))
+            self._heads.add(key)
+            return
+        head = keys[0]
+        keys.add(key)
+        if key < head:
+            self._heads.remove(head)
+            self._heads.add(key)
+
+    def take(self, entry: Entry) -> None:
+        """Let a job leave the line, from wherever it stands."""
+        key = self._key(entry)
+        del self._entries[key]
+        self._keys.remove(key)
+        if entry.model is None:
+            return
+        keys = self._of_model[entry.model]
+        if keys[0] != key:
+            keys.remove(key)
+            return
+        del keys[0]
+        self._heads.remove(key)
+        if keys:
+            self._heads.add(keys[0])
+        else:
+            del self._of_model[entry.model]
+
+    def first_of_each_model(self) -> Iterator[Entry]:
+        """Each model's best job, best first. Jobs may be taken while this runs."""
+        heads = self._heads
+        at = 0
+        while at < len(heads):
+            key = heads[at]
+            yield self._entries[key]
+            at = heads.bisect_right(key)
+
+    def position(self, entry: Entry) -> int:
+        """How many waiting jobs are better; 0 means next."""
+        return self._keys.bisect_left(self._key(entry))
+
+    def count(self, modality: Modality) -> int:
+        """How many jobs of a modality wait."""
+        low, high = self._span(modality)
+        return self._keys.bisect_left(high) - self._keys.bisect_left(low)
+
+    def waiting(self, modality: Modality) -> Iterator[Entry]:
+        """Yield the waiting jobs of one modality, best first."""
+        low, high = self._span(modality)
+        return (self._entries[key] for key in self._keys.irange(low, high, (True, False)))
+
+    def oldest(self, modality: Modality) -> Entry | None:
+        """Return the waiting job of a modality that was submitted first."""
+        low, _ = self._span(modality)
+        keys = self._keys
+        firsts: list[Entry] = []
+        for level in Level:
+            start = low + (level << _SEQUENCE_BITS)
+            at = keys.bisect_left(start)
+            if at < len(keys) and keys[at] < start + (1 << _SEQUENCE_BITS):
+                firsts.append(self._entries[keys[at]])
+        return min(firsts, key=lambda entry: entry.sequence, default=None)
+
+    def _key(self, entry: Entry) -> int:
+        lane = (self._rank[entry.modality] << _LEVEL_BITS) | entry.level
+        return (lane << _SEQUENCE_BITS) | entry.sequence
+
+    def _span(self, modality: Modality) -> tuple[int, int]:
+        low = self._rank[modality] << (_LEVEL_BITS + _SEQUENCE_BITS)
+        return low, low + (1 << (_LEVEL_BITS + _SEQUENCE_BITS))

@@ -1,0 +1,230 @@
+"""What callers ask for: one class per modality, every field with its range.
+
+A picture is written as base64, as a ``data:`` URI, or as ``job:<id>`` (or ``job:<id>/<n>``) for a
+picture that an earlier job made. The door replaces it by a checked, re-encoded ``data:`` URI
+before the request is submitted, so everything behind the doors sees one form only.
+"""
+
+import re
+from typing import Annotated, ClassVar, Literal, Self, cast
+
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
+
+from .modality import Modality
+
+MAX_TEXT = 1_000_000
+MIN_SIDE, MAX_SIDE = 16, 4096
+MAX_PIXELS = 16_000_000
+MAX_IMAGE_TEXT = 28_000_000  # characters of base64: 20 MiB of picture and some air
+_SIZE = re.compile(r"(\d{1,5})[xX](\d{1,5})")
+
+Text = Annotated[str, StringConstraints(max_length=MAX_TEXT)]
+Prompt = Annotated[str, StringConstraints(max_length=100_000)]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=256, strip_whitespace=True)]
+Picture = Annotated[str, StringConstraints(min_length=1, max_length=MAX_IMAGE_TEXT)]
+Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
+Side = Annotated[int, Field(ge=MIN_SIDE, le=MAX_SIDE)]
+
+
+def _fields(data: object) -> dict[str, object]:
+    """Return the fields of an unchecked request; none if it is not an object at all."""
+    return dict(cast("dict[str, object]", data)) if isinstance(data, dict) else {}
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("must not be empty")
+    return text
+
+
+def _length(value: object) -> int:
+    match value:
+        case str():
+            return len(value)
+        case tuple() | list():
+            return sum(map(_length, cast("list[object]", value)))
+        case BaseModel():
+            return sum(_length(field) for _, field in value)
+        case _:
+            return 0
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True
+    )
+    modality: ClassVar[Modality]
+
+    model: Name | None = Field(
+        default=None, description="Model name; leave it out to use the default of the modality"
+    )
+
+    @property
+    def size_bytes(self) -> int:
+        """About how much memory the request holds: the length of all its texts."""
+        return _length(self)
+
+
+class Message(BaseModel):
+    """One turn of a conversation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    role: Literal["system", "developer", "user", "assistant", "tool"] = "user"
+    content: Text
+
+
+class _Sampling(_Request):
+    """How text is sampled; what is left out is the model's own default."""
+
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Field(ge=0, le=1000)] | None = None
+    max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
+        default=None, description="The longest answer, in tokens"
+    )
+    stop: (
+        Annotated[list[Annotated[str, Field(min_length=1, max_length=256)]], Field(max_length=8)]
+        | None
+    ) = Field(default=None, description="End the answer before any of these texts")
+    seed: Seed | None = None
+    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+
+    @field_validator("stop", mode="before")
+    @classmethod
+    def _one_stop(cls, stop: object) -> object:
+        return [stop] if isinstance(stop, str) else stop
+
+
+class Txt2TxtRequest(_Sampling):
+    """A conversation to be continued. `prompt` is short for one user message."""
+
+    modality = Modality.TXT2TXT
+
+    messages: Annotated[tuple[Message, ...], Field(min_length=1, max_length=2000)]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _prompt_is_a_message(cls, data: object) -> object:
+        fields = _fields(data)
+        if "prompt" not in fields or "messages" in fields:
+            return data
+        prompt = fields.pop("prompt")
+        return {**fields, "messages": [{"role": "user", "content": prompt}]}
+
+    @model_validator(mode="after")
+    def _something_is_said(self) -> Self:
+        if not any(message.content.strip() for message in self.messages):
+            raise ValueError("messages must not all be empty")
+        return self
+
+
+class _Drawing(_Request):
+    """How a picture is drawn."""
+
+    negative_prompt: Prompt = Field(default="", description="What the picture should not show")
+    width: Side | None = Field(default=None, description="Pixels; 512 where nothing else is known")
+    height: Side | None = Field(default=None, description="Pixels; 512 where nothing else is known")
+    steps: Annotated[int, Field(ge=1, le=150)] | None = Field(
+        default=None,
+        description="Sampling steps",
+        validation_alias=AliasChoices("steps", "step"),
+    )
+    seed: Seed | None = None
+    n: Annotated[int, Field(ge=1, le=8)] = Field(default=1, description="How many pictures")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _size_is_width_and_height(cls, data: object) -> object:
+        fields = _fields(data)
+        size = fields.pop("size", None)
+        if size is None:
+            return fields or data
+        match = _SIZE.fullmatch(size.strip()) if isinstance(size, str) else None
+        if match is None:
+            raise ValueError("size must be WIDTHxHEIGHT, for example 512x512")
+        if fields.get("width") is not None or fields.get("height") is not None:
+            raise ValueError("give either size, or width and height")
+        return {**fields, "width": int(match[1]), "height": int(match[2])}
+
+    @model_validator(mode="after")
+    def _pixels_are_bounded(self) -> Self:
+        if (self.width or 512) * (self.height or 512) > MAX_PIXELS:
+            raise ValueError(f"width x height must be at most {MAX_PIXELS:,} pixels")
+        return self
+
+    @field_validator("negative_prompt")
+    @classmethod
+    def _no_separator(cls, text: str) -> str:
+        if "|" in text:
+            raise ValueError("must not contain '|', which separates it from the prompt")
+        return text
+
+
+class Txt2ImgRequest(_Drawing):
+    """A picture to be drawn from words."""
+
+    modality = Modality.TXT2IMG
+
+    prompt: Prompt = Field(description="What to draw")
+
+    _prompt = field_validator("prompt")(_not_blank)
+
+
+class Img2ImgRequest(_Drawing):
+    """A picture to be changed as the prompt says."""
+
+    modality = Modality.IMG2IMG
+
+    image: Picture = Field(
+        description="base64, a data: URI, or job:<id> for a picture made earlier"
+    )
+    prompt: Prompt = Field(description="What to make of it")
+    strength: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        default=None, description="How far from the original, where the backend has it"
+    )
+
+    _prompt = field_validator("prompt")(_not_blank)
+
+
+class Img2TxtRequest(_Sampling):
+    """Pictures to be described, or asked about. `image` is short for one picture."""
+
+    modality = Modality.IMG2TXT
+
+    images: Annotated[tuple[Picture, ...], Field(min_length=1, max_length=8)] = Field(
+        description="Each base64, a data: URI, or job:<id> for a picture made earlier"
+    )
+    question: Prompt = Field(
+        default="Describe this image.", description="What to say about the pictures"
+    )
+
+    _question = field_validator("question")(_not_blank)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_image(cls, data: object) -> object:
+        fields = _fields(data)
+        if "image" not in fields or "images" in fields:
+            return data
+        image = fields.pop("image")
+        return {**fields, "images": [image]}
+
+
+InferenceRequest = Txt2TxtRequest | Txt2ImgRequest | Img2ImgRequest | Img2TxtRequest
+
+REQUESTS: dict[Modality, type[InferenceRequest]] = {
+    Modality.TXT2TXT: Txt2TxtRequest,
+    Modality.TXT2IMG: Txt2ImgRequest,
+    Modality.IMG2IMG: Img2ImgRequest,
+    Modality.IMG2TXT: Img2TxtRequest,
+}

@@ -1,0 +1,561 @@
+"""The processor: asks the scheduler what to do, does it, and reports back.
+
+One dispatcher loop acts on decisions. Every attempt and every load is a task of its own; what ends
+a task, however it ends, gives its slot back. Core objects need no lock: only this event loop
+touches them, and their methods never await.
+"""
+
+import asyncio
+import logging
+from collections import defaultdict, deque
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import assert_never
+
+from .handles import JobHandle
+from .models.catalog import Catalog, ModelDefinition
+from .models.errors import (
+    BackendBusy,
+    BackendError,
+    BackendTimeout,
+    BackendUnavailable,
+    Draining,
+    InferenceManagerError,
+    InvalidTransition,
+    ModelCrashed,
+    ModelLoadFailed,
+    StaleJob,
+    UnknownModel,
+)
+from .models.events import (
+    BackendChanged,
+    Ended,
+    Event,
+    Listener,
+    ModelLoaded,
+    Retried,
+    Started,
+    Submitted,
+)
+from .models.jobs import Job, Level
+from .models.modality import Modality
+from .models.ports import Backend, Clock, JobStore, OfferedModel
+from .models.queues import Entry
+from .models.requests import InferenceRequest
+from .models.results import Result, collect
+from .models.scheduler import Decision, Expire, Load, Scheduler, Start
+from .utils.retry import RetryPolicy
+
+logger = logging.getLogger("inference_manager.processor")
+
+_COOLDOWN_S = 10.0
+_COOLDOWN_CAP_S = 300.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """How long things may take, in seconds.
+
+    Attributes:
+        deadline_s: from submission to the end, where the caller names no deadline.
+        attempt_s: one attempt on a backend.
+        look_s: between two looks at a backend that answers.
+        recheck_s: between looks at one that does not; the last value is repeated.
+
+    """
+
+    deadline_s: Mapping[Modality, float]
+    attempt_s: Mapping[Modality, float]
+    look_s: float = 30.0
+    recheck_s: Sequence[float] = (0.5, 1.0, 2.0, 5.0, 10.0)
+
+
+@dataclass(slots=True)
+class BackendState:
+    """What is known of a backend's health; `up` is None before the first look at it."""
+
+    since: float
+    up: bool | None = None
+    detail: str = "not looked at yet"
+    version: str = ""
+
+
+class Processor:
+    """Takes requests in, has them run in order, and settles the handles of their callers."""
+
+    def __init__(
+        self,
+        *,
+        backends: Sequence[Backend],
+        store: JobStore,
+        scheduler: Scheduler,
+        definitions: Iterable[ModelDefinition],
+        retry: RetryPolicy,
+        timing: Timing,
+        clock: Clock,
+        new_id: Callable[[], str],
+        listeners: Sequence[Listener] = (),
+    ) -> None:
+        self.scheduler = scheduler
+        self.backends = {backend.name: BackendState(since=clock()) for backend in backends}
+        self._backends = {backend.name: backend for backend in backends}
+        self._store = store
+        self._definitions = tuple(definitions)
+        self.catalog = Catalog(None, self._definitions)
+        self._offers: dict[str, Sequence[OfferedModel]] = {}
+        self._retry = retry
+        self._timing = timing
+        self._clock = clock
+        self._new_id = new_id
+        self._listeners = tuple(listeners)
+        self._sequence = 0
+        self._handles: dict[str, JobHandle] = {}
+        self._attempts: dict[str, asyncio.Task[None]] = {}
+        self._load_failures: dict[str, deque[float]] = defaultdict(
+            lambda: deque(maxlen=retry.attempts)
+        )
+        self._wake = asyncio.Event()
+        self._look: dict[str, asyncio.Event] = {name: asyncio.Event() for name in self._backends}
+        self._loop: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Processor [{len(self._handles)} live jobs] {self.scheduler!r}>"
+
+    # For the doors
+
+    async def submit(
+        self,
+        request: InferenceRequest,
+        *,
+        caller: str = "anonymous",
+        level: Level = Level.NORMAL,
+        deadline_s: float | None = None,
+    ) -> JobHandle:
+        """Take a request in and return the handle of its job.
+
+        Args:
+            request: what to do, its pictures checked by `images.prepare`.
+            caller: who asks.
+            level: the job's place inside its modality.
+            deadline_s: seconds from now after which nobody wants the result.
+
+        Raises:
+            UnknownModel: no backend offers the model for this modality.
+            InvalidInput: the model cannot do what the request asks for.
+            QueueFull: as many jobs wait as may wait.
+            Draining: the manager shuts down.
+
+        """
+        model = self.catalog.resolve(request)
+        if model is not None:
+            request = self.catalog.with_defaults(request, model)
+        now = self._clock()
+        limit = self._timing.deadline_s[request.modality]
+        self._sequence += 1
+        job = Job(
+            id=self._new_id(),
+            request=request,
+            model=model,
+            caller=caller,
+            level=level,
+            sequence=self._sequence,
+            submitted_at=now,
+            deadline=now + (limit if deadline_s is None else min(deadline_s, limit)),
+        )
+        entry = Entry(
+            id=job.id,
+            modality=job.modality,
+            level=level,
+            model=model if self.catalog.known else None,
+            sequence=job.sequence,
+            submitted_at=now,
+            deadline=job.deadline,
+            size_bytes=request.size_bytes,
+        )
+        self.scheduler.admit(entry)
+        handle = self._handles[job.id] = JobHandle(job)
+        try:
+            await self._store.add(job)
+        except BaseException:
+            del self._handles[job.id]
+            raise
+        self.scheduler.restore(entry)
+        self._tell(Submitted(job, self.scheduler.line.position(entry)))
+        self.wake()
+        return handle
+
+    async def cancel(self, job_id: str) -> Job:
+        """Cancel a job, waiting or running, and return its state; harmless if it has ended.
+
+        Raises:
+            UnknownJob: there is no such job.
+
+        """
+        return await self._end_early(job_id, Job.cancelled)
+
+    async def handle(self, job_id: str) -> JobHandle:
+        """Return the handle of a job, live or ended.
+
+        Raises:
+            UnknownJob: there is no such job.
+
+        """
+        live = self._handles.get(job_id)
+        return live if live is not None else JobHandle(await self._store.get(job_id))
+
+    def position(self, job_id: str) -> int | None:
+        """How many waiting jobs go first; None if the job does not wait in line."""
+        return self.scheduler.position(job_id)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the dispatcher runs."""
+        return self._loop is not None and not self._loop.done()
+
+    def wake(self) -> None:
+        """Have the dispatcher look again now."""
+        self._wake.set()
+
+    # The life of the processor
+
+    @asynccontextmanager
+    async def running(self, *, grace_s: float = 0.0) -> AsyncGenerator[None]:
+        """Run the dispatcher for as long as the block lasts, then wind down.
+
+        On the way out new work is refused, running attempts get `grace_s` seconds, and every job
+        that is left fails with `Draining`, so that no caller waits for ever.
+        """
+        self._loop = asyncio.create_task(self._run(), name="dispatcher")
+        try:
+            yield
+        finally:
+            self.scheduler.drain()
+            if self._attempts and grace_s > 0:
+                await asyncio.wait(self._attempts.values(), timeout=grace_s)
+            self._loop.cancel()
+            await asyncio.wait([self._loop])
+            for handle in list(self._handles.values()):
+                await self._fail(handle, Draining("the server shut down before the job could end"))
+            for backend in self._backends.values():
+                await backend.close()
+            await self._store.close()
+
+    async def _run(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            for backend in self._backends.values():
+                tasks.create_task(self._watch(backend), name=f"watch {backend.name}")
+            while True:
+                self._wake.clear()
+                try:
+                    await self._act(self.scheduler.next(self._clock()), tasks)
+                except Exception:
+                    logger.exception("the dispatcher failed to act and goes on")
+                await self._rest()
+
+    async def _rest(self) -> None:
+        now = self._clock()
+        due = self.scheduler.wake_at(now)
+        delay = None if due is None else min(max(due - now, 0.0), 1.0)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(delay):
+                await self._wake.wait()
+
+    async def _act(self, decisions: Sequence[Decision], tasks: asyncio.TaskGroup) -> None:
+        expired: list[str] = []
+        for decision in decisions:
+            match decision:
+                case Start(job_id):
+                    task = tasks.create_task(self._attempt(decision), name=f"job {job_id}")
+                    self._attempts[job_id] = task
+                    task.add_done_callback(partial(self._slot_free, job_id))
+                case Load():
+                    tasks.create_task(self._load(decision), name=f"load {decision.model}")
+                case Expire(job_id):
+                    expired.append(job_id)
+                case _:
+                    assert_never(decision)
+        for job_id in expired:
+            await self._end_early(job_id, Job.expired)
+
+    # Attempts
+
+    async def _attempt(self, start: Start) -> None:
+        handle = self._handles.get(start.job_id)
+        if handle is None:
+            return  # it was ended between the decision and now
+        try:
+            now = self._clock()
+            await self._step(handle, lambda job: job.started(start.backend, now))
+            self._tell(Started(handle.job))
+            result = await self._run_on(self._backends[start.backend], handle, start.model)
+            if result is not None:
+                await self._end(handle, lambda job: job.completed(result, self._clock()))
+        except InvalidTransition:
+            pass  # likewise
+        except InferenceManagerError as error:
+            await self._attempt_failed(handle, start, error)
+        except Exception:
+            logger.exception("an attempt failed unexpectedly", extra={"job_id": start.job_id})
+            await self._fail(handle, InferenceManagerError("internal error"))
+
+    async def _run_on(self, backend: Backend, handle: JobHandle, model: str) -> Result | None:
+        """Carry out one attempt; None if nobody wants its result any more."""
+        request, limit = handle.job.request, self._timing.attempt_s[handle.job.modality]
+        handle.begin()
+        try:
+            async with (
+                asyncio.timeout(limit),
+                aclosing(backend.run(request, model, handle.id)) as chunks,
+            ):
+                async for chunk in chunks:
+                    if handle.job.state.terminal:
+                        return None
+                    handle.push(chunk)
+        except TimeoutError as error:
+            raise BackendTimeout(f"the attempt took longer than {limit:g} s") from error
+        return collect(handle.pieces)
+
+    async def _attempt_failed(
+        self, handle: JobHandle, start: Start, error: InferenceManagerError
+    ) -> None:
+        now = self._clock()
+        job = handle.job
+        if isinstance(error, BackendUnavailable | UnknownModel):
+            self._look[start.backend].set()
+        if isinstance(error, BackendUnavailable) and not error.reached:
+            self._down(start.backend, error)
+            await self._again(handle, start, Job.requeued, error, counted=False)
+            return
+        retry = None
+        if not handle.delivered:
+            retry = self._retry.decide(error, attempts=job.attempts, claims=job.fence)
+        if isinstance(error, ModelLoadFailed | ModelCrashed):
+            pause = retry.delay if retry else error.retry_after or _COOLDOWN_S
+            self.scheduler.model_gone(start.backend, start.model, cool_until=now + pause)
+        if retry is None:
+            await self._fail(handle, error)
+            return
+        at, counted = now + retry.delay, retry.counted
+        await self._again(
+            handle,
+            start,
+            lambda job: job.retrying(error, at, counted=counted),
+            error,
+            counted=counted,
+            not_before=at,
+        )
+
+    async def _again(
+        self,
+        handle: JobHandle,
+        start: Start,
+        step: Callable[[Job], Job],
+        error: InferenceManagerError,
+        *,
+        counted: bool,
+        not_before: float | None = None,
+    ) -> None:
+        """Put the job back into its place in line."""
+        try:
+            job = await self._step(handle, step)
+        except InvalidTransition:
+            return
+        del self._attempts[start.job_id]
+        self.scheduler.returned(start.job_id, not_before=not_before)
+        self._tell(Retried(job, error, counted))
+        self.wake()
+
+    def _slot_free(self, job_id: str, task: asyncio.Task[None]) -> None:
+        if self._attempts.get(job_id) is task:
+            del self._attempts[job_id]
+            self.scheduler.ended(job_id, self._clock())
+            self.wake()
+
+    # Steps of jobs
+
+    async def _step(self, handle: JobHandle, step: Callable[[Job], Job]) -> Job:
+        """Take a job's next step: stored first, then told to those who hold its handle.
+
+        Raises:
+            InvalidTransition: somebody else ended the job.
+
+        """
+        job = handle.job
+        while True:
+            job = step(job)
+            try:
+                await self._store.save(job)
+            except StaleJob:
+                job = await self._store.get(job.id)
+                continue
+            if job.version > handle.job.version:
+                handle.update(job)
+            return job
+
+    async def _end(self, handle: JobHandle, step: Callable[[Job], Job]) -> None:
+        try:
+            job = await self._step(handle, step)
+        except InvalidTransition:
+            return  # it has ended already; a late result is nobody's
+        self._handles.pop(job.id, None)
+        self._tell(Ended(job))
+
+    async def _fail(self, handle: JobHandle, error: InferenceManagerError) -> None:
+        await self._end(handle, lambda job: job.failed(error, self._clock()))
+
+    async def _end_early(self, job_id: str, step: Callable[[Job, float], Job]) -> Job:
+        handle = self._handles.get(job_id)
+        if handle is None:
+            return await self._store.get(job_id)
+        self.scheduler.withdrawn(job_id)
+        await self._end(handle, lambda job: step(job, self._clock()))
+        self._stop_attempt(handle.job)
+        self.wake()
+        return handle.job
+
+    def _stop_attempt(self, job: Job) -> None:
+        """Let go of what still runs for an ended job.
+
+        An engine that stops when its caller hangs up is hung up on. Any other finishes the piece
+        it is at whether we listen or not, so we go on listening: that is how we know when the
+        slot is really free.
+        """
+        task = self._attempts.get(job.id)
+        if task is None:
+            return
+        backend = self._backends.get(job.backend)
+        if backend is None or backend.stops_at_once(job.modality):
+            task.cancel()
+        else:
+            self.scheduler.abandoned(job.id)
+
+    # Loads
+
+    async def _load(self, load: Load) -> None:
+        began = self._clock()
+        error: InferenceManagerError | None = None
+        try:
+            await self._backends[load.backend].load(load.model)
+        except InferenceManagerError as failure:
+            error = failure
+        except Exception:
+            logger.exception("a load failed unexpectedly", extra={"model": load.model})
+            error = ModelLoadFailed("internal error")
+        now = self._clock()
+        self._tell(ModelLoaded(load.backend, load.model, now - began, error))
+        if error is None:
+            self._load_failures.pop(load.model, None)
+            self.scheduler.loaded(load.backend, load.model)
+        else:
+            await self._load_failed(load, error, now)
+        self.wake()
+
+    async def _load_failed(self, load: Load, error: InferenceManagerError, now: float) -> None:
+        self._look[load.backend].set()
+        if isinstance(error, BackendUnavailable):
+            self.scheduler.load_failed(load.backend, load.model, cool_until=now)
+            if not error.reached:
+                self._down(load.backend, error)
+            return
+        failures = self._load_failures[load.model]
+        told_to_wait = isinstance(error, BackendBusy) or (
+            isinstance(error, ModelLoadFailed) and error.cooling
+        )
+        if not told_to_wait:
+            failures.append(now)
+        pause = error.retry_after or min(_COOLDOWN_S * 2 ** len(failures) / 2, _COOLDOWN_CAP_S)
+        self.scheduler.load_failed(load.backend, load.model, cool_until=now + pause)
+        if not isinstance(error, BackendError) or not error.transient:
+            await self._fail_waiting(load.model, error, since=now)
+        elif not told_to_wait and len(failures) == self._retry.attempts:
+            await self._fail_waiting(load.model, error, since=failures[0])
+
+    async def _fail_waiting(
+        self, model: str, error: InferenceManagerError, *, since: float
+    ) -> None:
+        """Fail the jobs that have waited for a model through all its failures to load.
+
+        A failed load is a failed attempt of every job that waits for it, no more and no less.
+        """
+        for entry in self.scheduler.waiting_entries():
+            if entry.model == model and entry.submitted_at <= since:
+                self.scheduler.withdrawn(entry.id)
+                await self._fail(self._handles[entry.id], error)
+
+    # Backends
+
+    async def _watch(self, backend: Backend) -> None:
+        """Look at a backend from time to time, and at once when an attempt finds it silent."""
+        look, recheck_s = self._look[backend.name], self._timing.recheck_s
+        misses = 0
+        while True:
+            look.clear()
+            try:
+                await self._look_at(backend)
+                misses = 0
+            except InferenceManagerError as error:
+                self._down(backend.name, error)
+                misses += 1
+            except Exception:
+                logger.exception("looking at a backend failed unexpectedly")
+                misses += 1
+            await asyncio.sleep(recheck_s[min(max(misses - 1, 0), len(recheck_s) - 1)])
+            if not misses:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self._timing.look_s):
+                        await look.wait()
+
+    async def _look_at(self, backend: Backend) -> None:
+        version = await backend.ping()
+        offered = await backend.models()
+        resident = await backend.resident()
+        state = self.backends[backend.name]
+        self.scheduler.backend_up(
+            backend.name, offers=[model.name for model in offered], resident=resident
+        )
+        if not state.up:
+            state.up, state.version, state.since = True, version, self._clock()
+            state.detail = "answers"
+            self._tell(BackendChanged(backend.name, up=True, detail=version))
+        if self._offers.get(backend.name) != offered:
+            self._offers[backend.name] = offered
+            await self._new_catalog()
+        self.wake()
+
+    def _down(self, name: str, error: InferenceManagerError) -> None:
+        self.scheduler.backend_down(name)
+        state = self.backends[name]
+        state.detail = error.message
+        if state.up is not False:
+            state.up, state.since = False, self._clock()
+            self._tell(BackendChanged(name, up=False, detail=error.message))
+
+    async def _new_catalog(self) -> None:
+        """Take a new offer in, and check the jobs that were accepted before it was known."""
+        offered = {model.name: model for offer in self._offers.values() for model in offer}
+        self.catalog = Catalog(list(offered.values()), self._definitions)
+        self.scheduler.capacity.set_models(self.catalog.limits())
+        for entry in self.scheduler.waiting_entries():
+            if entry.model is None:
+                await self._check_waiting(entry.id)
+
+    async def _check_waiting(self, job_id: str) -> None:
+        handle = self._handles[job_id]
+        request = handle.job.request
+        try:
+            model = self.catalog.resolve(request)
+        except InferenceManagerError as error:
+            self.scheduler.withdrawn(job_id)
+            await self._fail(handle, error)
+            return
+        if model is not None:
+            request = self.catalog.with_defaults(request, model)
+            with suppress(InvalidTransition):
+                await self._step(handle, lambda job: job.resolved(model, request))
+                self.scheduler.resolved(job_id, model)
+
+    def _tell(self, event: Event) -> None:
+        for listener in self._listeners:
+            listener(event)

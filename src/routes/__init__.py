@@ -1,0 +1,1 @@
+"""The doors: each translates between a protocol and the processor, nothing else."""

@@ -1,0 +1,149 @@
+"""What a caller is told when something went wrong: one table for every door."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict
+from starlette.exceptions import HTTPException
+
+from ..models import errors
+from ..models.errors import InferenceManagerError, InvalidInput
+
+logger = logging.getLogger("inference_manager.http")
+
+STATUS: Mapping[type[InferenceManagerError], int] = {
+    errors.InferenceManagerError: 500,
+    errors.InvalidInput: 422,
+    errors.UnknownModel: 404,
+    errors.UnknownJob: 404,
+    errors.InvalidTransition: 409,
+    errors.StaleJob: 409,
+    errors.Refused: 503,
+    errors.QueueFull: 503,
+    errors.Draining: 503,
+    errors.DeadlineExceeded: 504,
+    errors.JobCancelled: 409,
+    errors.ResultTooLarge: 502,
+    errors.BackendError: 502,
+    errors.BackendUnavailable: 502,
+    errors.BackendTimeout: 504,
+    errors.BackendBusy: 503,
+    errors.ModelLoadFailed: 502,
+    errors.ModelCrashed: 502,
+    errors.BackendFailed: 502,
+    errors.BackendRejected: 400,
+    errors.BackendUnauthorised: 502,
+    errors.BackendProtocolError: 502,
+    errors.StreamCut: 502,
+    errors.EmptyResult: 502,
+}
+"""The HTTP status of every error; a test compares it with the tree."""
+
+_CODES = {
+    400: "bad_request",
+    403: "forbidden",
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "body_too_large",
+    415: "unsupported_media_type",
+    421: "misdirected_request",
+    422: "invalid_request",
+    431: "headers_too_large",
+}
+
+
+class ErrorDetail(BaseModel):
+    """Why a call failed and what would help."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: str
+    code: str
+    message: str
+    param: str | None = None
+    hint: str | None = None
+    retry_after: float | None = None
+    job_id: str | None = None
+
+
+class ErrorBody(BaseModel):
+    """The body of every error answer, in the shape that OpenAI's clients read."""
+
+    error: ErrorDetail
+
+
+def describe(error: InferenceManagerError, *, job_id: str | None = None) -> ErrorDetail:
+    """Say what happened, without a word of the caller's content."""
+    status = STATUS[type(error)]
+    return ErrorDetail(
+        type="invalid_request_error" if status < 500 else "server_error",
+        code=error.code,
+        message=error.message,
+        param=error.param if isinstance(error, InvalidInput) else None,
+        hint=error.hint or None,
+        retry_after=error.retry_after,
+        job_id=job_id,
+    )
+
+
+def answer(error: InferenceManagerError, *, job_id: str | None = None) -> JSONResponse:
+    """Make the HTTP answer for an error."""
+    headers: dict[str, str] = {}
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(max(1, round(error.retry_after)))
+    return _respond(STATUS[type(error)], describe(error, job_id=job_id), headers)
+
+
+def plain(status: int, message: str, *, hint: str | None = None) -> JSONResponse:
+    """Make the HTTP answer for something that never became a request."""
+    kind = "invalid_request_error" if status < 500 else "server_error"
+    code = _CODES.get(status, "http_error")
+    return _respond(status, ErrorDetail(type=kind, code=code, message=message, hint=hint), {})
+
+
+def from_validation(problems: Sequence[Any]) -> InvalidInput:
+    """Turn what pydantic found into an error that names the field but never shows its value."""
+    problem = cast("Mapping[str, Any]", problems[0])
+    where = [str(part) for part in problem["loc"] if part not in ("body", "query", "path")]
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        message = "there is no such field"
+    if problem["type"] == "json_invalid":
+        return InvalidInput("the body is not valid JSON", param="body")
+    more = f" (and {len(problems) - 1} more problems)" if len(problems) > 1 else ""
+    name = ".".join(where)[:100] or "body"
+    return InvalidInput(f"{name}: {message}{more}", param=name)
+
+
+def install(app: FastAPI) -> None:
+    """Teach an application to answer errors this way."""
+
+    async def known(_: Request, error: Exception) -> JSONResponse:
+        return answer(cast("InferenceManagerError", error))
+
+    async def invalid(_: Request, error: Exception) -> JSONResponse:
+        return answer(from_validation(cast("RequestValidationError", error).errors()))
+
+    async def http(_: Request, error: Exception) -> JSONResponse:
+        http_error = cast("HTTPException", error)
+        response = plain(http_error.status_code, str(http_error.detail).lower())
+        response.headers.update(http_error.headers or {})
+        return response
+
+    async def unexpected(_: Request, error: Exception) -> JSONResponse:
+        logger.error("a request failed unexpectedly", exc_info=error)
+        return plain(500, "internal error")
+
+    app.add_exception_handler(InferenceManagerError, known)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(HTTPException, http)
+    app.add_exception_handler(Exception, unexpected)
+
+
+def _respond(status: int, detail: ErrorDetail, headers: Mapping[str, str]) -> JSONResponse:
+    body = ErrorBody(error=detail).model_dump(exclude_none=True)
+    return JSONResponse(body, status_code=status, headers=dict(headers))

@@ -1,0 +1,75 @@
+"""`/health`, `/ready` and `/queue-status`: how the manager is, without waiting for anybody."""
+
+from fastapi import APIRouter, Response
+from pydantic import BaseModel, Field
+
+from .. import __version__
+from ..models.ports import Clock
+from ..processor import Processor
+from .overview import BackendView, QueueStatus, backend_view, queue_status
+
+
+class Health(BaseModel):
+    """The manager lives; what it last knew of its backends."""
+
+    status: str = Field(description="`healthy`, or `degraded` when something is amiss")
+    service: str = "inference-manager"
+    version: str
+    simulated: bool = Field(description="A simulator stands behind it, not a LocalAI")
+    backends: dict[str, BackendView]
+
+
+class Readiness(BaseModel):
+    """Whether work that is submitted now would begin, and if not, why."""
+
+    ready: bool
+    reasons: list[str]
+
+
+def build(processor: Processor, *, clock: Clock) -> APIRouter:
+    """Make the routes."""
+    router = APIRouter(tags=["status"])
+
+    @router.get("/health")
+    async def health() -> Health:
+        """Say that the server is alive. Never waits for a backend."""
+        now = clock()
+        backends = {name: backend_view(processor, name, now) for name in processor.backends}
+        well = processor.alive and any(backend.up for backend in backends.values())
+        return Health(
+            status="healthy" if well else "degraded",
+            version=__version__,
+            simulated=any(is_simulated(b.version) for b in backends.values()),
+            backends=backends,
+        )
+
+    @router.get("/ready", responses={503: {"model": Readiness}})
+    async def ready(response: Response) -> Readiness:
+        """Say whether work that is submitted now would begin."""
+        reasons = _reasons_not_ready(processor)
+        if reasons:
+            response.status_code = 503
+        return Readiness(ready=not reasons, reasons=reasons)
+
+    @router.get("/queue-status")
+    async def show_queue_status() -> QueueStatus:
+        """Show every queue, what runs, what is in memory, and how busy this machine is."""
+        return queue_status(processor, clock())
+
+    return router
+
+
+def is_simulated(version: str) -> bool:
+    """Whether a backend's version is that of the simulator."""
+    return version.startswith("simulated")
+
+
+def _reasons_not_ready(processor: Processor) -> list[str]:
+    reasons: list[str] = []
+    if not processor.alive:
+        reasons.append("the dispatcher does not run")
+    if processor.scheduler.draining:
+        reasons.append("the server is shutting down")
+    if not any(state.up for state in processor.backends.values()):
+        reasons += [f"{name}: {state.detail}" for name, state in processor.backends.items()]
+    return reasons

@@ -1,0 +1,157 @@
+"""Run a simulator: alone in the foreground, or in a thread beside a test or a demo."""
+
+import asyncio
+import ipaddress
+import socket
+import threading
+from types import TracebackType
+from typing import Self
+
+import uvicorn
+
+from .app import Application
+from .client import ControlClient
+from .config import SimulatorConfig
+from .simulation import Simulation
+
+LOOPBACK = "127.0.0.1"
+KEEP_ALIVE = 120
+_PATIENCE = 10.0
+
+
+class Simulator:
+    """A simulator in its own thread, with its own event loop.
+
+    `stop()` makes it vanish (connections cut, then refused), `start()` brings it back on the same
+    port with nothing in memory; journal, faults, gate and configuration stay.
+    """
+
+    def __init__(
+        self, config: SimulatorConfig | None = None, *, host: str = LOOPBACK, port: int = 0
+    ) -> None:
+        self._config = config or SimulatorConfig()
+        _refuse_strangers(self._config, host)
+        self._host = host
+        self._port = port
+        self._simulation = Simulation(self._config)
+        self._server: _Server | None = None
+        self._thread: threading.Thread | None = None
+
+    def __repr__(self) -> str:
+        return f"<Simulator {self.url} {'running' if self._thread else 'stopped'}>"
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    @property
+    def port(self) -> int:
+        """The port; known once it was started."""
+        return self._port
+
+    @property
+    def url(self) -> str:
+        """The address, without a slash at the end."""
+        return f"http://{self._host}:{self._port}"
+
+    @property
+    def control(self) -> ControlClient:
+        """A client of the control routes."""
+        return ControlClient(self._host, self._port)
+
+    def start(self) -> None:
+        """Listen and serve; on the port of the last time, if there was one.
+
+        Raises:
+            OSError: the port is taken.
+
+        """
+        if self._thread is not None:
+            return
+        listener = socket.create_server((self._host, self._port), backlog=2048)
+        self._port = int(listener.getsockname()[1])
+        self._simulation.restart()
+        self._server = server = _server(self._simulation, self._host, self._port)
+        self._thread = threading.Thread(
+            target=lambda: asyncio.run(server.serve(sockets=[listener])),
+            name=f"simulator:{self._port}",
+            daemon=True,
+        )
+        self._thread.start()
+        if not server.ready.wait(_PATIENCE):
+            raise RuntimeError("the simulator did not start")
+
+    def stop(self) -> None:
+        """Cut every connection and refuse new ones."""
+        if self._thread is None or self._server is None:
+            return
+        self._server.should_exit = True
+        self._thread.join(_PATIENCE)
+        if self._thread.is_alive():
+            raise RuntimeError("the simulator did not stop")
+        self._thread = self._server = None
+
+
+def run(config: SimulatorConfig, host: str = LOOPBACK, port: int = 8080) -> None:
+    """Serve in the foreground until interrupted.
+
+    Raises:
+        ValueError: other machines could reach it, and no key is set.
+
+    """
+    _refuse_strangers(config, host)
+    _server(Simulation(config), host, port).run()
+
+
+class _Server(uvicorn.Server):
+    """Says when it is ready, and does not wait for those who hang."""
+
+    def __init__(self, config: uvicorn.Config, application: Application) -> None:
+        super().__init__(config)
+        self._application = application
+        self.ready = threading.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.ready.set()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._application.close()
+        await super().shutdown(sockets)
+
+
+def _server(simulation: Simulation, host: str, port: int) -> _Server:
+    application = Application(simulation)
+    config = uvicorn.Config(
+        application,
+        host=host,
+        port=port,
+        http="h11",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE,
+        timeout_graceful_shutdown=1,
+    )
+    return _Server(config, application)
+
+
+def _refuse_strangers(config: SimulatorConfig, host: str) -> None:
+    local = host == "localhost"
+    if not local:
+        try:
+            local = ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            local = False
+    if not local and config.api_key is None:
+        raise ValueError(f"{host} can be reached by other machines: set api_key, or use {LOOPBACK}")

@@ -1,0 +1,147 @@
+"""The log: `app.log`, one JSON object a line, rotated; and the same on the console, for people.
+
+Prompts, pictures and keys never get here: events carry ids, names, numbers and error codes.
+"""
+
+import logging
+import logging.handlers
+import sys
+from pathlib import Path
+
+import structlog
+
+from ..models.events import (
+    BackendChanged,
+    Ended,
+    Event,
+    ModelLoaded,
+    Retried,
+    Started,
+    Submitted,
+)
+from ..models.jobs import Job, JobState
+
+MAX_BYTES = 10 * 2**20
+BACKUPS = 5
+
+_SHARED: list[structlog.typing.Processor] = [
+    structlog.stdlib.add_log_level,
+    structlog.stdlib.add_logger_name,
+    structlog.stdlib.ExtraAdder(),
+    structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
+]
+
+
+def set_up(file: Path | None, level: str, *, console: bool = True) -> None:
+    """Send all logging to the file and to standard error, replacing what was set up before.
+
+    A file that cannot be opened is reported on standard error; the program goes on without it.
+    """
+    root = logging.getLogger()
+    for old in list(root.handlers):
+        root.removeHandler(old)
+        old.close()
+    root.setLevel(level.upper())
+    if console:
+        root.addHandler(_handler(logging.StreamHandler(sys.stderr), _console()))
+    if file is not None:
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            rotating = logging.handlers.RotatingFileHandler(
+                file, maxBytes=MAX_BYTES, backupCount=BACKUPS, encoding="utf-8", delay=True
+            )
+        except OSError as error:
+            root.warning("the log file cannot be opened: %s", error.strerror)
+        else:
+            root.addHandler(_handler(rotating, structlog.processors.JSONRenderer()))
+    for noisy in ("httpx2", "httpcore2", "mcp", "sse_starlette", "asyncio", "PIL"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
+        uvicorn = logging.getLogger(name)
+        uvicorn.handlers.clear()
+        uvicorn.propagate = True
+    logging.captureWarnings(capture=True)
+
+
+def _console() -> structlog.typing.Processor:
+    return structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+
+
+def _handler(handler: logging.Handler, renderer: structlog.typing.Processor) -> logging.Handler:
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=_SHARED,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.format_exc_info,
+                structlog.processors.EventRenamer("event"),
+                renderer,
+            ],
+        )
+    )
+    return handler
+
+
+class EventLog:
+    """Writes one line for each event of a job's life."""
+
+    def __init__(self) -> None:
+        self._log = logging.getLogger("inference_manager.jobs")
+
+    def __call__(self, event: Event) -> None:
+        """Listen."""
+        match event:
+            case Submitted(job, position):
+                self._log.info("job submitted", extra={**_facts(job), "position": position})
+            case Started(job):
+                self._log.info("job started", extra=_facts(job))
+            case Retried(job, error, counted):
+                self._log.warning(
+                    "attempt failed, job waits again",
+                    extra={
+                        **_facts(job),
+                        "code": error.code,
+                        "detail": error.message,
+                        "counted": counted,
+                    },
+                )
+            case Ended(job):
+                level = logging.WARNING if job.state is JobState.FAILED else logging.INFO
+                self._log.log(level, f"job {job.state}", extra={**_facts(job), **_end(job)})
+            case ModelLoaded(backend, model, seconds, error):
+                self._log.log(
+                    logging.INFO if error is None else logging.WARNING,
+                    "model loaded" if error is None else "model load failed",
+                    extra={
+                        "backend": backend,
+                        "model": model,
+                        "duration_s": round(seconds, 3),
+                        **({} if error is None else {"code": error.code, "detail": error.message}),
+                    },
+                )
+            case BackendChanged(backend, up, detail):
+                self._log.log(
+                    logging.INFO if up else logging.WARNING,
+                    "backend is up" if up else "backend cannot be reached",
+                    extra={"backend": backend, "detail": detail},
+                )
+
+
+def _facts(job: Job) -> dict[str, object]:
+    return {
+        "job_id": job.id,
+        "modality": job.modality.value,
+        "model": job.model,
+        "caller": job.caller,
+        "attempt": job.attempts,
+    }
+
+
+def _end(job: Job) -> dict[str, object]:
+    ended = job.ended_at if job.ended_at is not None else job.submitted_at
+    facts: dict[str, object] = {"total_s": round(ended - job.submitted_at, 3)}
+    if job.started_at is not None:
+        facts["processing_s"] = round(ended - job.started_at, 3)
+    if job.error is not None:
+        facts |= {"code": job.error.code, "detail": job.error.message}
+    return facts
