@@ -269,7 +269,7 @@ class Processor:
                 case Start(job_id):
                     task = tasks.create_task(self._attempt(decision), name=f"job {job_id}")
                     self._attempts[job_id] = task
-                    task.add_done_callback(partial(self._slot_free, job_id))
+                    task.add_done_callback(partial(self._task_done, job_id))
                 case Load():
                     tasks.create_task(self._load(decision), name=f"load {decision.model}")
                 case Expire(job_id):
@@ -290,6 +290,7 @@ class Processor:
             await self._step(handle, lambda job: job.started(start.backend, now))
             self._tell(Started(handle.job))
             result = await self._run_on(self._backends[start.backend], handle, start.model)
+            self._vacate(start.job_id)
             if result is not None:
                 await self._end(handle, lambda job: job.completed(result, self._clock()))
         except InvalidTransition:
@@ -335,6 +336,7 @@ class Processor:
             pause = retry.delay if retry else error.retry_after or _COOLDOWN_S
             self.scheduler.model_gone(start.backend, start.model, cool_until=now + pause)
         if retry is None:
+            self._vacate(start.job_id)
             await self._fail(handle, error)
             return
         at, counted = now + retry.delay, retry.counted
@@ -367,11 +369,15 @@ class Processor:
         self._tell(Retried(job, error, counted))
         self.wake()
 
-    def _slot_free(self, job_id: str, task: asyncio.Task[None]) -> None:
+    def _task_done(self, job_id: str, task: asyncio.Task[None]) -> None:
+        """Give the slot back if the attempt did not come so far as to do it."""
         if self._attempts.get(job_id) is task:
-            del self._attempts[job_id]
-            self.scheduler.ended(job_id, self._clock())
-            self.wake()
+            self._vacate(job_id)
+
+    def _vacate(self, job_id: str) -> None:
+        del self._attempts[job_id]
+        self.scheduler.ended(job_id, self._clock())
+        self.wake()
 
     # Steps of jobs
 
@@ -558,4 +564,7 @@ class Processor:
 
     def _tell(self, event: Event) -> None:
         for listener in self._listeners:
-            listener(event)
+            try:
+                listener(event)
+            except Exception:
+                logger.exception("a listener failed; nobody else is concerned")

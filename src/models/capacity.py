@@ -10,6 +10,7 @@ it holds its slot until it has really ended.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +31,11 @@ class BackendLimits:
 
     resident: int = 1
     memory_gb: float | None = None
+
+    @property
+    def room(self) -> float:
+        """What fits in: GB where they are counted, models otherwise."""
+        return self.resident if self.memory_gb is None else self.memory_gb
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +65,34 @@ class _Backend:
     offers: frozenset[str] | None = None
     running: dict[str, int] = field(default_factory=dict[str, int])
     """Resident models, least recently used first, with the attempts and ghosts on each."""
+    full: set[str] = field(default_factory=set[str])
+    """Resident models without a free slot."""
     loading: str | None = None
+    leaving: frozenset[str] = frozenset()
+    """Models that the present load evicts."""
     cooling: dict[str, float] = field(default_factory=dict[str, float])
+    dead: set[str] = field(default_factory=set[str])
+    """Models whose process died under attempts that are still to end; they leave with the last."""
     held: set[str] = field(default_factory=set[str])
     """Models that drain for a better job during the present round of placements."""
     reserved: bool = False
-    """Whether the next load in the present round is promised to a better job."""
+    """Whether a better job waits for room here in the present round."""
+
+    def may_run(self, model: str, now: float) -> bool:
+        return (
+            self.up
+            and (self.offers is None or model in self.offers)
+            and (model not in self.cooling or self.cooling[model] <= now)
+        )
+
+
+class _Room(NamedTuple):
+    """A way to make room for a model: what must end and what must leave before it can load."""
+
+    busy: int
+    loading: bool
+    evicted: list[str]
+    backend: _Backend
 
 
 class Capacity:
@@ -76,14 +104,17 @@ class Capacity:
         models: Mapping[str, ModelLimits] | None = None,
     ) -> None:
         self._backends = {name: _Backend(name, limits) for name, limits in backends.items()}
+        self._each = tuple(self._backends.values())
         self._models = dict(models or {})
 
     def __repr__(self) -> str:
-        return f"<Capacity [{', '.join(self._show(b) for b in self._backends.values())}]>"
+        return f"<Capacity [{', '.join(self._show(b) for b in self._each)}]>"
 
     def set_models(self, models: Mapping[str, ModelLimits]) -> None:
         """Replace what is known of how models may be used."""
         self._models = dict(models)
+        for b in self._each:
+            self._recount(b)
 
     # What has happened
 
@@ -94,16 +125,18 @@ class Capacity:
 
         `None` means that the backend does not say: it may then be asked for any model, or the
         models believed resident stay so unless the backend was away. A model that is busy here
-        stays whatever the backend reported; one that is being loaded is not there yet.
+        stays whatever the backend reported. One that is being loaded is not there yet, and one
+        that leaves for it is not there any more.
         """
         b = self._backends[backend]
         b.offers = None if offers is None else frozenset(offers)
         seen = set(b.running if b.up else ()) if resident is None else set(resident)
-        seen.discard(b.loading or "")
+        seen -= {b.loading, *b.leaving}
         b.up = True
         b.running = {m: n for m, n in b.running.items() if n or m in seen} | {
             m: 0 for m in sorted(seen) if m not in b.running
         }
+        self._recount(b)
 
     def backend_down(self, backend: str) -> None:
         """Note that a backend cannot be reached."""
@@ -111,27 +144,35 @@ class Capacity:
 
     def occupy(self, backend: str, model: str) -> None:
         """Take a slot."""
-        running = self._backends[backend].running
-        running[model] = running.pop(model) + 1
+        b = self._backends[backend]
+        running = b.running[model] = b.running.pop(model) + 1
+        if running >= self.parallel(model):
+            b.full.add(model)
 
     def vacate(self, backend: str, model: str) -> None:
         """Give a slot back."""
         b = self._backends[backend]
-        b.running[model] -= 1
-        if not b.running[model] and model in b.cooling:
+        running = b.running[model] = b.running[model] - 1
+        if model not in b.dead:
+            if running < self.parallel(model):
+                b.full.discard(model)
+        elif not running:
             del b.running[model]
+            b.dead.remove(model)
+            b.full.remove(model)
 
     def begin_load(self, backend: str, model: str, evicted: Iterable[str]) -> None:
         """Note that a load was asked for."""
         b = self._backends[backend]
         b.loading = model
-        for idle in evicted:
+        b.leaving = frozenset(evicted)
+        for idle in b.leaving:
             del b.running[idle]
 
     def end_load(self, backend: str, model: str, *, cool_until: float | None = None) -> None:
         """Note that a load is over; with `cool_until` it failed and may be tried again then."""
         b = self._backends[backend]
-        b.loading = None
+        b.loading, b.leaving = None, frozenset()
         if cool_until is None:
             b.cooling.pop(model, None)
             b.running.setdefault(model, 0)
@@ -139,64 +180,67 @@ class Capacity:
             b.cooling[model] = cool_until
 
     def gone(self, backend: str, model: str, *, cool_until: float) -> None:
-        """Note that a model is not in memory although it was thought to be."""
+        """Note that a model is not in memory although it was thought to be.
+
+        Attempts that still run on it keep their slots until they end; no other may join them.
+        """
         b = self._backends[backend]
         b.cooling[model] = cool_until
-        if not b.running.get(model):
+        if b.running.get(model):
+            b.dead.add(model)
+            b.full.add(model)
+        else:
             b.running.pop(model, None)
 
     # What can be done
 
     def new_round(self) -> None:
         """Forget what was held back for better jobs: the best job is placed again first."""
-        for b in self._backends.values():
+        for b in self._each:
             b.held.clear()
             b.reserved = False
 
     def place(self, model: str, now: float) -> Placement:
         """Say what can be done now for a job of this model, all better jobs being placed.
 
-        When the model needs room that is still busy, what it needs is held back from the worse
-        jobs that are placed after it in this round, so that it drains.
+        A model that is resident somewhere is loaded elsewhere only into free memory. One that is
+        not gets the place with the least to wait for; while that is still busy, it is held back
+        from the worse jobs that are placed after this one in this round, so that it drains.
         """
-        usable = [
-            b
-            for b in self._backends.values()
-            if b.up and (b.offers is None or model in b.offers) and b.cooling.get(model, now) <= now
-        ]
-        homes = [b for b in usable if model in b.running]
-        parallel = self._models.get(model, _ANY).parallel
-        free = [b for b in homes if b.running[model] < parallel and model not in b.held]
-        if free:
-            return Run(min(free, key=lambda b: b.running[model]).name)
-        if any(b.loading == model for b in usable):
+        slot: _Backend | None = None
+        at_home = on_its_way = False
+        elsewhere: list[_Backend] = []
+        for b in self._each:
+            if not b.may_run(model, now):
+                continue
+            if model not in b.running:
+                on_its_way = on_its_way or b.loading == model
+                elsewhere.append(b)
+            elif model not in b.held and model not in b.dead:
+                at_home = True
+                if model not in b.full and (slot is None or b.running[model] < slot.running[model]):
+                    slot = b
+        if slot is not None:
+            return Run(slot.name)
+        if on_its_way or not elsewhere:
             return None
-        drainable: list[tuple[int, _Backend, list[str]]] = []
-        for b in usable:
-            if model in b.running or b.reserved:
-                continue
-            evicted = self._evicted_for(model, b)
-            if evicted is None or (homes and evicted):
-                continue
-            busy = sum(b.running[m] for m in evicted)
-            if not busy and b.loading is None:
-                b.reserved = True
-                return LoadFirst(b.name, tuple(evicted))
-            drainable.append((busy, b, evicted))
-        if drainable and not homes:
-            _, b, evicted = min(drainable, key=lambda option: option[0])
-            b.reserved = True
-            b.held.update(evicted)
-        return None
+        return self._make_room(model, elsewhere, free_only=at_home)
 
     def exhausted(self) -> bool:
         """Whether no further job could be placed in this round, whatever its model."""
-        return not any(b.up and self._has_room(b) for b in self._backends.values())
+        for b in self._each:  # noqa: SIM110 - a generator would cost more than the answer
+            if b.up and self._has_room(b):
+                return False
+        return True
+
+    def full(self) -> frozenset[str]:
+        """Return models for which `place` can only say None: resident everywhere, no slot free."""
+        return frozenset.intersection(*(frozenset(b.full) for b in self._each))
 
     def next_change(self, now: float) -> float | None:
         """Return when the next cooling model may be tried again."""
         return min(
-            (t for b in self._backends.values() for t in b.cooling.values() if t > now),
+            (t for b in self._each for t in b.cooling.values() if t > now),
             default=None,
         )
 
@@ -222,39 +266,68 @@ class Capacity:
         """Return how many attempts may run at once on one resident copy of a model."""
         return self._models.get(model, _ANY).parallel
 
-    def _has_room(self, b: _Backend) -> bool:
-        for model, running in b.running.items():
-            if running < self._models.get(model, _ANY).parallel and model not in b.held:
-                return True
-        if b.reserved or b.loading is not None:
-            return False
-        if not all(b.running.values()):
-            return True
-        if b.limits.memory_gb is None:
-            return len(b.running) < b.limits.resident
-        return self._weights(b.running, b.limits.memory_gb) < b.limits.memory_gb
+    def _recount(self, b: _Backend) -> None:
+        b.full = {m for m, n in b.running.items() if n >= self.parallel(m) or m in b.dead}
 
-    def _weights(self, models: Iterable[str], unknown: float) -> float:
-        return sum(self._models.get(m, _ANY).weights_gb or unknown for m in models)
+    def _has_room(self, b: _Backend) -> bool:
+        taken = b.full | b.held if b.held else b.full
+        if len(taken) < len(b.running):
+            return True
+        return b.loading is None and not b.reserved and self._used(b) < b.limits.room
+
+    def _make_room(
+        self, model: str, backends: Iterable[_Backend], *, free_only: bool
+    ) -> LoadFirst | None:
+        rooms = [
+            _Room(sum(b.running[m] for m in evicted), b.loading is not None, evicted, b)
+            for b in backends
+            if not b.reserved and (evicted := self._evicted_for(model, b)) is not None
+        ]
+        if free_only:
+            rooms = [room for room in rooms if not room.evicted and not room.loading]
+        if not rooms:
+            return None
+        best = min(rooms, key=lambda room: (room.busy, room.loading, len(room.evicted)))
+        b = best.backend
+        if not best.busy and not best.loading:
+            return LoadFirst(b.name, tuple(best.evicted))
+        b.reserved = True
+        b.held.update(best.evicted)
+        return None
 
     def _evicted_for(self, model: str, b: _Backend) -> list[str] | None:
         """Return the models that must leave, idle and least recently used first.
 
         None when room cannot come about before the present load is over.
         """
-        kept = [*b.running, *([b.loading] if b.loading is not None else [])]
+        excess = self._used(b) + self._weight(model, b) - b.limits.room
+        if excess <= 0:
+            return []
         evicted: list[str] = []
-        for idle_first in sorted(b.running, key=lambda m: b.running[m] > 0):
-            if self._fits(model, kept, b.limits):
-                return evicted
-            kept.remove(idle_first)
-            evicted.append(idle_first)
-        return evicted if not kept or self._fits(model, kept, b.limits) else None
+        for resident in sorted(b.running, key=lambda m: b.running[m] > 0):
+            evicted.append(resident)
+            excess -= self._weight(resident, b)
+            if excess <= 0:
+                break
+        if excess > 0:
+            return evicted if b.loading is None else None
+        for resident in reversed(evicted[:-1]):
+            if excess + self._weight(resident, b) <= 0:
+                excess += self._weight(resident, b)
+                evicted.remove(resident)
+        return evicted
 
-    def _fits(self, model: str, others: list[str], limits: BackendLimits) -> bool:
-        if limits.memory_gb is None:
-            return len(others) < limits.resident
-        return self._weights([*others, model], limits.memory_gb) <= limits.memory_gb
+    def _used(self, b: _Backend) -> float:
+        models = b.running if b.loading is None else (*b.running, b.loading)
+        if b.limits.memory_gb is None:
+            return len(models)
+        return sum(self._weight(m, b) for m in models)
+
+    def _weight(self, model: str, b: _Backend) -> float:
+        memory_gb = b.limits.memory_gb
+        if memory_gb is None:
+            return 1.0
+        return self._models.get(model, _ANY).weights_gb or memory_gb
 
     def _show(self, b: _Backend) -> str:
         models = ", ".join(f"{m} {n}/{self.parallel(m)}" for m, n in b.running.items())

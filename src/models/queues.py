@@ -5,7 +5,8 @@ level, then submission number. Sorted lists of keys answer every question (who i
 are ahead, which model's turn it is) in time that grows with the logarithm of the line.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from bisect import bisect_left, insort
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from sortedcontainers import SortedList
@@ -63,7 +64,7 @@ class Line:
         self._entries: dict[int, Entry] = {}
         self._keys: SortedList[int] = SortedList()
         self._of_model: dict[str, SortedList[int]] = {}
-        self._heads: SortedList[int] = SortedList()
+        self._heads: list[int] = []
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -85,13 +86,13 @@ class Line:
         keys = self._of_model.get(entry.model)
         if keys is None:
             self._of_model[entry.model] = SortedList((key,))
-            self._heads.add(key)
-            return
-        head = keys[0]
-        keys.add(key)
-        if key < head:
-            self._heads.remove(head)
-            self._heads.add(key)
+        else:
+            head = keys[0]
+            keys.add(key)
+            if head < key:
+                return
+            del self._heads[bisect_left(self._heads, head)]
+        insort(self._heads, key)
 
     def take(self, entry: Entry) -> None:
         """Let a job leave the line, from wherever it stands."""
@@ -104,21 +105,27 @@ class Line:
         if keys[0] != key:
             keys.remove(key)
             return
-        del keys[0]
-        self._heads.remove(key)
+        keys.pop(0)
+        del self._heads[bisect_left(self._heads, key)]
         if keys:
-            self._heads.add(keys[0])
+            insort(self._heads, keys[0])
         else:
             del self._of_model[entry.model]
 
-    def first_of_each_model(self) -> Iterator[Entry]:
-        """Each model's best job, best first. Jobs may be taken while this runs."""
+    def first_of_each_model(self, without: Container[str | None] = ()) -> Iterator[Entry]:
+        """Each model's best job, best first; if it is taken meanwhile, then the model's next.
+
+        Models in `without` are passed over.
+        """
         heads = self._heads
         at = 0
         while at < len(heads):
             key = heads[at]
-            yield self._entries[key]
-            at = heads.bisect_right(key)
+            entry = self._entries[key]
+            if entry.model not in without:
+                yield entry
+            if at < len(heads) and heads[at] == key:
+                at += 1
 
     def position(self, entry: Entry) -> int:
         """How many waiting jobs are better; 0 means next."""

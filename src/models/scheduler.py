@@ -208,14 +208,12 @@ class Scheduler:
         self._promote(now)
         capacity = self.capacity
         capacity.new_round()
-        if not self.line or capacity.exhausted():
-            return decisions
-        for entry in self.line.first_of_each_model():
+        for entry in self.line.first_of_each_model(without=capacity.full()):
+            if capacity.exhausted():
+                break
             decision = self._place(entry, now)
             if decision is not None:
                 decisions.append(decision)
-            if capacity.exhausted():
-                break
         return decisions
 
     def wake_at(self, now: float) -> float | None:

@@ -71,7 +71,7 @@ _SIGNS: Mapping[_Sign, re.Pattern[str]] = {
 _GO_WAIT = re.compile(
     r"retry after (?=\d)(?:(\d{1,4})h)?(?:(\d{1,6})m(?!s))?(?:(\d{1,9}(?:\.\d*)?)s)?"
 )
-_NUMBER = re.compile(r"\d{1,12}(\.\d{1,9})?")
+_NUMBER = re.compile(r"\d{1,12}(\.\d{1,9})?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)

@@ -202,7 +202,8 @@ class ChatAnswer:
                 return None
             case dict() as delta:
                 text = self._text(delta.get("content"))
-                reasoning = self._text(delta.get("reasoning") or delta.get("reasoning_content"))
+                reasoning = self._text(delta.get("reasoning"))
+                reasoning = reasoning or self._text(delta.get("reasoning_content"))
             case _:
                 raise self._strange()
         if not text and not reasoning:
@@ -233,25 +234,30 @@ def picture(body: bytes, scene: Scene, seed: int | None) -> Image:
         BackendError: there is none, or it is none.
 
     """
-    match _parsed(body, scene.backend):
+    nothing = EmptyResult(f"backend {scene.backend} answered without a picture")
+    strange = BackendProtocolError(f"backend {scene.backend} answered with what is no picture")
+    match answer := _parsed(body, scene.backend):
         case {"error": error} if error is not None:
             raise error_of(failure_in(error), scene)
-        case {"data": [{"b64_json": str(text)}, *_]} if text:
+        case {"data": [dict() as item, *_]}:
+            pass
+        case {"data": None | []}:
+            raise nothing
+        case {"created": _} if "data" not in answer:
+            raise nothing
+        case _:
+            raise strange
+    match item.get("b64_json"):
+        case None | "" if not item.get("url"):
+            raise nothing
+        case str(text) if text:
             try:
                 data = binascii.a2b_base64(text.encode("ascii"), strict_mode=True)
             except ValueError:
-                raise BackendProtocolError(
-                    f"backend {scene.backend} sent a picture that is not base64"
-                ) from None
+                raise strange from None
             return inspect_result(data, backend=scene.backend, seed=seed)
-        case {"data": [{"url": str(url)}, *_]} if url:
-            raise BackendProtocolError(
-                f"backend {scene.backend} sent the address of a picture, not the picture"
-            )
-        case {"data": None | [] | [{}, *_]} | {"created": _}:
-            raise EmptyResult(f"backend {scene.backend} answered without a picture")
         case _:
-            raise BackendProtocolError(f"backend {scene.backend} sent something else than pictures")
+            raise strange
 
 
 def offered(body: bytes, backend: str) -> list[OfferedModel]:

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from typing import cast
 
 
 class Act(Enum):
@@ -41,9 +42,7 @@ class Heard:
 
     @property
     def json(self) -> dict[str, object]:
-        parsed = json.loads(self.body)
-        assert isinstance(parsed, dict)
-        return parsed
+        return cast("dict[str, object]", json.loads(self.body))
 
 
 @dataclass
@@ -51,6 +50,8 @@ class RawServer:
     url: str = ""
     heard: list[Heard] = field(default_factory=list[Heard])
     connections: int = 0
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when a request has been heard."""
     left: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when a client went away while a script was hanging."""
 
@@ -106,6 +107,7 @@ async def raw_server(*scripts: Script) -> AsyncGenerator[RawServer]:
             while (heard := await _hear(reader)) is not None:
                 script = scripts[min(len(server.heard), len(scripts) - 1)]
                 server.heard.append(heard)
+                server.asked.set()
                 if not await _play(script, reader, writer, server):
                     return
         except (ConnectionError, asyncio.IncompleteReadError):

@@ -179,12 +179,16 @@ async def test_a_side_too_short_or_too_long_is_refused_by_its_numbers(
     assert "16 to 4096" in error.message
 
 
+def _decoded(picture: Pillow.Image) -> None:
+    pytest.fail(f"{picture} was decoded")
+
+
 async def test_a_bomb_is_refused_before_its_pixels_are_made(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     bomb = b64(empty_png(13000, 13000))
     assert len(bomb) < 100_000
-    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda _: pytest.fail("it was decoded"))
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", _decoded)
 
     await refusal(bomb)
 
@@ -261,10 +265,9 @@ async def test_damaged_bytes_end_in_a_refusal_or_a_sound_picture(
 
     try:
         _, _, seen = await canonical(b64(bytes(data)) or "====")
-    except InvalidInput as error:
-        assert error.param == "image"
-    else:
-        assert min(seen.size) >= 16
+    except InvalidInput:
+        return
+    assert min(seen.size) >= 16
 
 
 def exif(orientation: int = 1) -> Pillow.Exif:
@@ -330,10 +333,8 @@ async def test_nothing_of_the_metadata_is_passed_on(kind: str) -> None:
     told.add_text("parameters", CANARY)
     told.add_text("Comment", CANARY, zip=True)
     told.add_itxt("XML:com.adobe.xmp", CANARY)
-    options: dict[str, object] = {"exif": exif(), "xmp": CANARY.encode()}
-    options |= {"PNG": {"pnginfo": told, "dpi": (72, 72)}, "JPEG": {"comment": CANARY}}.get(
-        kind, {}
-    )
+    special: dict[str, dict[str, object]] = {"PNG": {"pnginfo": told}, "JPEG": {"comment": CANARY}}
+    options: dict[str, object] = {"exif": exif(), "xmp": CANARY.encode(), **special.get(kind, {})}
     options["icc_profile"] = CANARY.encode() * 20
     original = encoded(noise(32, 32), kind, **options) + CANARY.encode()
     assert CANARY.encode() in original
@@ -393,7 +394,7 @@ async def test_what_is_too_large_to_send_becomes_a_jpeg_on_white() -> None:
     picture = noise(2200, 1800)
     picture.putalpha(0)
     large = encoded(picture, compress_level=0)
-    assert MAX_SENT_BYTES < len(large)
+    assert len(large) > MAX_SENT_BYTES
 
     head, raw, seen = await canonical(b64(large))
 

@@ -1,4 +1,5 @@
 import json
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -7,7 +8,7 @@ from hypothesis import strategies as st
 from src.models.errors import BackendProtocolError
 from src.utils.sse_reader import SSEReader
 
-CORPUS = [
+CORPUS: list[tuple[bytes, list[str]]] = [
     (b"data: a\n\n", ["a"]),
     (b"data:a\n\n", ["a"]),
     (b"data:  a\n\n", [" a"]),
@@ -39,7 +40,7 @@ def read(pieces: list[bytes]) -> list[str]:
 
 def cut(data: bytes, at: list[int]) -> list[bytes]:
     marks = [0, *sorted(min(mark, len(data)) for mark in at), len(data)]
-    return [data[start:end] for start, end in zip(marks, marks[1:], strict=False)]
+    return [data[start:end] for start, end in pairwise(marks)]
 
 
 @pytest.mark.parametrize(("data", "events"), CORPUS)

@@ -1,0 +1,124 @@
+"""A processor in front of a simulator, for tests of everything behind the doors."""
+
+import asyncio
+import itertools
+import time
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+from src.models.capacity import BackendLimits, Capacity
+from src.models.catalog import ModelDefinition
+from src.models.events import Event, Listener
+from src.models.modality import Modality
+from src.models.ports import Backend, JobStore
+from src.models.requests import Txt2ImgRequest, Txt2TxtRequest
+from src.models.scheduler import Bounds, Scheduler
+from src.processor import Processor, Timing
+from src.simulator.client import ControlClient
+from src.simulator.config import SimulatorConfig
+from src.simulator.serve import Simulator
+from src.utils.localai_client import LocalAIClient
+from src.utils.retry import RetryPolicy
+from src.utils.stores.memory import MemoryStore
+
+E = TypeVar("E")
+
+FAST = SimulatorConfig(speed=0)
+
+
+def chat(text: str = "repeat: hello", **fields: Any) -> Txt2TxtRequest:
+    return Txt2TxtRequest.model_validate({"prompt": text, "model": "sim-chat", **fields})
+
+
+def draw(text: str = "a red fox", **fields: Any) -> Txt2ImgRequest:
+    return Txt2ImgRequest.model_validate(
+        {"prompt": text, "model": "sim-image", "width": 64, "height": 64, "steps": 1, **fields}
+    )
+
+
+def timing(**changes: Any) -> Timing:
+    values: dict[str, Any] = {
+        "deadline_s": dict.fromkeys(Modality, 600.0),
+        "attempt_s": dict.fromkeys(Modality, 60.0),
+        "look_s": 30.0,
+        "recheck_s": (0.01,),
+        **changes,
+    }
+    return Timing(**values)
+
+
+class Recorder:
+    """A listener that keeps everything and lets a test wait for something."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self._more = asyncio.Event()
+
+    def __call__(self, event: Event) -> None:
+        self.events.append(event)
+        self._more.set()
+
+    async def until(self, kind: type[E], when: Callable[[E], bool] = lambda _: True) -> E:
+        async with asyncio.timeout(10):
+            while True:
+                self._more.clear()
+                for event in self.events:
+                    if isinstance(event, kind) and when(event):
+                        return event
+                await self._more.wait()
+
+    async def until_count(self, when: Callable[[Event], bool], count: int) -> None:
+        async with asyncio.timeout(10):
+            while sum(map(when, self.events)) < count:
+                self._more.clear()
+                await self._more.wait()
+
+
+def processor_for(
+    backends: Sequence[Backend],
+    *,
+    capacity: Capacity | None = None,
+    definitions: Iterable[ModelDefinition] = (),
+    listeners: Sequence[Listener] = (),
+    retry: RetryPolicy | None = None,
+    bounds: Bounds | None = None,
+    clock: Callable[[], float] = time.time,
+    store: JobStore | None = None,
+    times: Timing | None = None,
+) -> Processor:
+    numbers = itertools.count(1)
+    return Processor(
+        backends=backends,
+        store=store or MemoryStore(),
+        scheduler=Scheduler(
+            capacity or Capacity({backend.name: BackendLimits() for backend in backends}),
+            bounds=bounds or Bounds(),
+        ),
+        definitions=definitions,
+        retry=retry or RetryPolicy(base_s=0.01, cap_s=0.05),
+        timing=times or timing(),
+        clock=clock,
+        new_id=lambda: f"job-{next(numbers)}",
+        listeners=listeners,
+    )
+
+
+@asynccontextmanager
+async def managed(
+    url: str, *, client: dict[str, Any] | None = None, grace_s: float = 0.0, **options: Any
+) -> AsyncGenerator[Processor]:
+    backend = LocalAIClient(name="localai", url=url, **(client or {}))
+    processor = processor_for([backend], **options)
+    async with processor.running(grace_s=grace_s):
+        yield processor
+
+
+class Control:
+    """The simulator's control routes without blocking the loop of the test."""
+
+    def __init__(self, sim: Simulator) -> None:
+        self.sync: ControlClient = sim.control
+
+    async def __call__(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
+        return await asyncio.to_thread(getattr(self.sync, name), *args, **kwargs)
