@@ -13,7 +13,6 @@
     │   └── Draining
     ├── DeadlineExceeded        the job's time ran out before it could finish
     ├── JobCancelled            the job was cancelled
-    ├── ResultTooLarge          the result did not fit into what may be kept
     └── BackendError            one attempt on a backend failed
         ├── BackendUnavailable  it could not be reached, or went away before it answered
         ├── BackendTimeout      it stayed silent for too long
@@ -117,12 +116,6 @@ class JobCancelled(InferenceManagerError):
     """The job was cancelled."""
 
     code = "cancelled"
-
-
-class ResultTooLarge(InferenceManagerError):
-    """The result did not fit into what may be kept."""
-
-    code = "result_too_large"
 
 
 class BackendError(InferenceManagerError):

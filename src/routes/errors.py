@@ -27,7 +27,6 @@ STATUS: Mapping[type[InferenceManagerError], int] = {
     errors.Draining: 503,
     errors.DeadlineExceeded: 504,
     errors.JobCancelled: 409,
-    errors.ResultTooLarge: 502,
     errors.BackendError: 502,
     errors.BackendUnavailable: 502,
     errors.BackendTimeout: 504,
@@ -105,8 +104,22 @@ def plain(status: int, message: str, *, hint: str | None = None) -> JSONResponse
     return _respond(status, ErrorDetail(type=kind, code=code, message=message, hint=hint), {})
 
 
-def from_validation(problems: Sequence[Any]) -> InvalidInput:
-    """Turn what pydantic found into an error that names the field but never shows its value."""
+def in_words(error: InferenceManagerError, *, job_id: str | None = None) -> str:
+    """Say in a sentence or two what happened and what would help, for a model to read."""
+    about = f" (job {job_id})" if job_id is not None else ""
+    words = [f"{error.code}: {error.message}{about}."]
+    if error.hint:
+        words.append(f"{error.hint[0].upper()}{error.hint[1:]}.")
+    if error.retry_after is not None:
+        words.append(f"Try again in {error.retry_after:g} s.")
+    return " ".join(words)
+
+
+def from_validation(problems: Sequence[Any], *, whole: str = "body") -> InvalidInput:
+    """Turn what pydantic found into an error that names the field but never shows its value.
+
+    `whole` is the name of what was checked, for problems that no single field has.
+    """
     problem = cast("Mapping[str, Any]", problems[0])
     where = [str(part) for part in problem["loc"] if part not in ("body", "query", "path")]
     message = str(problem["msg"]).removeprefix("Value error, ")
@@ -115,7 +128,7 @@ def from_validation(problems: Sequence[Any]) -> InvalidInput:
     if problem["type"] == "json_invalid":
         return InvalidInput("the body is not valid JSON", param="body")
     more = f" (and {len(problems) - 1} more problems)" if len(problems) > 1 else ""
-    name = ".".join(where)[:100] or "body"
+    name = ".".join(where)[:100] or whole
     return InvalidInput(f"{name}: {message}{more}", param=name)
 
 
