@@ -133,6 +133,10 @@ class ControlClient:
         """Change speed, slots, weights or load time of a model."""
         self._call("PATCH", f"/models/{model}", changes)
 
+    def advance(self, seconds: float) -> None:
+        """Let simulated seconds pass at once, a cooldown for example."""
+        self._call("POST", "/clock/advance", {"seconds": seconds})
+
     def reset(self) -> None:
         """Be as new: models unloaded, journal and faults empty, the first configuration."""
         self._call("POST", "/reset")

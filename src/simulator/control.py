@@ -54,6 +54,14 @@ class _Unfit(Exception):
         self.status = status
 
 
+class Advance(BaseModel):
+    """How many simulated seconds shall pass at once."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    seconds: float = Field(gt=0)
+
+
 def build(simulation: Simulation, *, drop_everyone: Callable[[], None]) -> Router:
     """Return the routes that control one simulation."""
     routes = _Control(simulation, drop_everyone)
@@ -82,6 +90,7 @@ def build(simulation: Simulation, *, drop_everyone: Callable[[], None]) -> Route
             route("/models/{model}/unload", "POST", routes.unload),
             route("/hold", "POST", routes.hold),
             route("/release", "POST", routes.release),
+            route("/clock/advance", "POST", routes.advance),
             route("/reset", "POST", routes.reset),
         ]
     )
@@ -214,6 +223,11 @@ class _Control:
     async def release(self, request: Request) -> Response:
         body = await request.body()
         self._simulation.gate.release(_checked_json(Release, body or b"{}").count)
+        return _json(self._state())
+
+    async def advance(self, request: Request) -> Response:
+        seconds = _checked_json(Advance, await request.body()).seconds
+        self._simulation.clock.advance(seconds)
         return _json(self._state())
 
     async def reset(self, request: Request) -> Response:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from .seeds import rng_for
 
@@ -115,8 +115,6 @@ Action = Annotated[
     Field(discriminator="kind"),
 ]
 
-ACTION: TypeAdapter[Action] = TypeAdapter(Action)
-
 
 class Match(_Strict):
     """Which requests: every given condition must hold."""
@@ -128,6 +126,15 @@ class Match(_Strict):
     prompt: str | None = None
     """A regular expression, searched for in the prompt."""
     header: Mapping[str, str] = {}
+
+    @field_validator("prompt")
+    @classmethod
+    def _compiles(cls, pattern: str | None) -> str | None:
+        try:
+            re.compile(pattern or "")
+        except re.error as error:
+            raise ValueError(f"no regular expression: {error}") from error
+        return pattern
 
     def holds(self, facts: "Facts") -> bool:
         """Whether a request is meant."""

@@ -1,4 +1,4 @@
-"""Colours by name, and the colours that a prompt asks for."""
+"""Colours by name, and the colours that a prompt asks for; magenta is known but never used."""
 
 from collections.abc import Sequence
 
@@ -41,7 +41,7 @@ _WORDS: dict[str, tuple[str, ...]] = {
     "sunset": ("sunset orange", "red", "purple"),
     "snow": ("white", "light grey", "sky blue"),
     "desert": ("sand", "gold", "brown"),
-    **{name: (name,) for name in NAMED if " " not in name},
+    **{name: (name,) for name in NAMED if " " not in name and name != "magenta"},
 }
 
 

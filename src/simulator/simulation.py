@@ -79,7 +79,7 @@ class Simulation:
         self.halt()
         self.config = self._given
         self.journal.reset()
-        self.faults.replace([])
+        self.faults = FaultBook()
         self.clock = Clock(self.config.speed)
         self.gate = Gate()
         self.restart()

@@ -70,7 +70,9 @@ def answer(
 ) -> Answer:
     """Answer a chat; `seen` are descriptions of the pictures that came with it."""
     rng = rng_for(model, seed, *[f"{message.role}:{message.text}" for message in messages], *seen)
-    said = _fixed(messages, rng) or _said(messages, seen, rng)
+    said = _fixed(messages, rng)
+    if said is None:
+        said = _said(messages, seen, rng)
     reasoning = _reasoning(messages) if think else ()
     return _cut(said, reasoning, max_tokens=max_tokens, stop=[text for text in stop if text])
 

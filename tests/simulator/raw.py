@@ -77,9 +77,7 @@ class Raw:
     def open_image(self, prompt: str, **fields: object) -> socket.socket:
         return self.open("/v1/images/generations", image_body(prompt, **fields))
 
-    def _call(
-        self, method: str, path: str, body: bytes | None, headers: dict[str, str]
-    ) -> Answer:
+    def _call(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> Answer:
         connection = HTTPConnection("127.0.0.1", self._simulator.port, timeout=PATIENCE)
         try:
             sent = {"Content-Type": "application/json"} if body is not None else {}

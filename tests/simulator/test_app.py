@@ -2,10 +2,13 @@ import json
 import socket
 
 import pytest
+from starlette.types import Message, Scope
 
+from src.simulator.app import Application
 from src.simulator.client import ControlClient
 from src.simulator.config import SimulatorConfig
 from src.simulator.serve import Simulator
+from src.simulator.simulation import Simulation
 from tests.simulator.raw import Raw, chat_body, hang_up, read_all
 
 CHAT = "/v1/chat/completions"
@@ -209,3 +212,25 @@ def test_a_whole_run_repeats() -> None:
             return [*answers, *ended]
 
     assert run() == run()
+
+
+async def test_the_control_routes_are_for_this_machine_only() -> None:
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def receive() -> Message:
+        raise AssertionError("nothing is read")
+
+    scope: Scope = {
+        "type": "http",
+        "method": "GET",
+        "path": "/sim/state",
+        "query_string": b"",
+        "headers": [],
+        "client": ("192.0.2.1", 1234),
+    }
+    await Application(Simulation(SimulatorConfig()))(scope, receive, send)
+
+    assert sent[0]["status"] == 404

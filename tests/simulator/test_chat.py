@@ -205,9 +205,7 @@ def test_a_client_that_leaves_frees_its_slot_within_a_token(
     assert control.state().models["sim-chat"].busy == 0
 
 
-def test_requests_beyond_the_slots_wait_inside_the_engine(
-    raw: Raw, control: ControlClient
-) -> None:
+def test_requests_beyond_the_slots_wait_inside_the_engine(raw: Raw, control: ControlClient) -> None:
     control.hold()
     connections = [raw.open_chat(f"repeat: {number}") for number in range(3)]
 

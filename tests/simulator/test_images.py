@@ -190,7 +190,7 @@ def test_two_pictures_are_never_drawn_at_once(raw: Raw, control: ControlClient) 
 def test_pictures_are_compressed_when_the_client_accepts_it(raw: Raw) -> None:
     connection = raw.open(
         "/v1/images/generations",
-        image_body("fox"),
+        image_body("fox", size="128x128"),
         Accept_Encoding="gzip",
         Connection="close",
     )
