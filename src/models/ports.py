@@ -26,7 +26,10 @@ class OfferedModel:
 
 
 class Backend(Protocol):
-    """Whatever runs one attempt. Every method raises `BackendError` and nothing else."""
+    """Whatever runs one attempt.
+
+    Every method raises `BackendError`, or `UnknownModel` for a model that is not there.
+    """
 
     name: str
 

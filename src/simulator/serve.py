@@ -77,6 +77,8 @@ class Simulator:
         if self._thread is not None:
             return
         listener = socket.create_server((self._host, self._port), backlog=2048)
+        # asyncio does this only for sockets that it made itself; without it, answers wait for acks
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._port = int(listener.getsockname()[1])
         self._simulation.restart()
         self._server = server = _server(self._simulation, self._host, self._port)

@@ -20,7 +20,7 @@ from urllib.parse import unquote_to_bytes
 
 import PIL.Image
 from PIL.ExifTags import Base
-from PIL.Image import Resampling, Transpose
+from PIL.Image import DecompressionBombError, Resampling, Transpose
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
@@ -80,6 +80,7 @@ _BROKEN = (
     RuntimeError,
     struct.error,
     zlib.error,
+    DecompressionBombError,
     Warning,
 )
 """What Pillow's decoders raise on bytes that are no picture."""
@@ -145,6 +146,8 @@ def inspect_result(data: bytes, *, backend: str = "", seed: int | None = None) -
         if min(width, height) < MIN_SIDE:
             raise EmptyResult(f"{whose} a picture of {width}x{height} pixels")
         picture.load()
+    except DecompressionBombError:
+        raise BackendProtocolError(f"{whose} a picture with too many pixels") from None
     except _BROKEN:
         raise EmptyResult(f"{whose} a picture that cannot be decoded") from None
     return Image(data, PIL.Image.MIME[picture.format or ""], width, height, seed)
@@ -177,6 +180,10 @@ def _canonical(source: str | bytes, field: str, limit: int) -> _Canonical:
         raise InvalidInput(f"{field} must be at most 20 MiB", param=field)
     try:
         picture = _open(data)
+    except DecompressionBombError:
+        raise InvalidInput(
+            f"{field} has too many pixels; at most {MAX_PIXELS:,} are allowed", param=field
+        ) from None
     except _BROKEN:
         raise InvalidInput(
             f"{field} is not a PNG, JPEG or WEBP picture", param=field, hint=_ALLOWED

@@ -3,11 +3,11 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Generator, Mapping
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from ssl import SSLContext
-from typing import Literal
+from typing import Literal, assert_never
 
 import httpx2
 
@@ -89,9 +89,10 @@ class LocalAIClient:
         api_key: sent as a bearer token.
         verify: what httpx2 takes for TLS: an `SSLContext` with your own CA, or False.
         connect_s: the longest time to connect.
-        first_byte_s: the longest silence before an answer begins: loading a model and, for
-            pictures, all of the work falls into it. One number, or one for some modalities.
-        idle_s: the longest silence inside an answer.
+        first_byte_s: the longest silence before the first word, or before a picture: loading
+            the model and, for a picture, all of the work falls into it. One number, or one for
+            some modalities.
+        idle_s: the longest silence afterwards.
         load_s: the longest time to load a model.
         ping_s: the longest time for a sign of life.
         chat_bytes: the longest stream.
@@ -119,7 +120,6 @@ class LocalAIClient:
         self.name = name
         self._url = _base(url)
         self._key = api_key or ""
-        self._connect_s = connect_s
         self._first_byte_s = (
             {modality: first_byte_s.get(modality, 600.0) for modality in Modality}
             if isinstance(first_byte_s, Mapping)
@@ -163,6 +163,8 @@ class LocalAIClient:
                 return self._chat(request, model, job_id)
             case Txt2ImgRequest() | Img2ImgRequest():
                 return self._draw(request, model, job_id)
+            case _:
+                assert_never(request)
 
     def stops_at_once(self, modality: Modality) -> bool:
         """Whether the engine stops when its caller hangs up: llama.cpp does, image engines not."""
@@ -243,14 +245,18 @@ class LocalAIClient:
     ) -> AsyncGenerator[Chunk]:
         scene = self._scene(model, *wire.words_of(request))
         body = await _encoded(wire.chat(request, model), wire.size_of(request))
+        reader, told = SSEReader(), wire.ChatAnswer(scene)
+        first_byte_s = self._first_byte_s[request.modality]
+
+        def silence() -> float:
+            """Before the first word a model may be loading, whatever was sent ahead of it."""
+            return self._idle_s if told.begun else first_byte_s
+
         async with (
-            self._answer(
-                _CHAT, body, job_id, self._first_byte_s[request.modality], scene
-            ) as answer,
-            aclosing(self._pieces(answer, self._chat_bytes, streamed=True)) as pieces,
+            self._answer(_CHAT, body, job_id, first_byte_s, scene) as answer,
+            aclosing(self._pieces(answer, self._chat_bytes, silence, streamed=True)) as pieces,
         ):
             await self._check_is_stream(answer, scene)
-            reader, told = SSEReader(), wire.ChatAnswer(scene)
             async for piece in pieces:
                 for event in reader.feed(piece):
                     if (delta := told.read(event)) is not None:
@@ -343,11 +349,16 @@ class LocalAIClient:
         raise BackendProtocolError(f"backend {self.name} did not answer with a stream of events")
 
     async def _body(self, answer: httpx2.Response, limit: int) -> bytes:
-        async with aclosing(self._pieces(answer, limit)) as pieces:
+        async with aclosing(self._pieces(answer, limit, lambda: self._idle_s)) as pieces:
             return b"".join([piece async for piece in pieces])
 
     async def _pieces(
-        self, answer: httpx2.Response, limit: int, *, streamed: bool = False
+        self,
+        answer: httpx2.Response,
+        limit: int,
+        silence: Callable[[], float],
+        *,
+        streamed: bool = False,
     ) -> AsyncGenerator[bytes]:
         """Yield the body as it comes, no more than `limit` bytes, with no long silence inside."""
         if answer.headers.get("content-encoding", "identity").strip().lower() != "identity":
@@ -355,8 +366,9 @@ class LocalAIClient:
         size = 0
         async with aclosing(answer.aiter_raw()) as raw:
             while True:
-                with self._translated(self._idle_s, streamed=streamed):
-                    async with asyncio.timeout(self._idle_s):
+                patience = silence()
+                with self._translated(patience, streamed=streamed):
+                    async with asyncio.timeout(patience):
                         piece = await anext(raw, None)
                 if piece is None:
                     return
@@ -373,10 +385,13 @@ class LocalAIClient:
         try:
             yield
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
+            untrusted = "CERTIFICATE_VERIFY_FAILED" in str(error)
             raise BackendUnavailable(
                 f"backend {self.name} cannot be reached",
                 reached=False,
-                hint="is it running, and is its URL right?",
+                hint="is its TLS certificate trusted here, and made for this host?"
+                if untrusted
+                else "is it running, and is its URL right?",
             ) from error
         except (TimeoutError, httpx2.TimeoutException) as error:
             raise BackendTimeout(f"backend {self.name} was silent for {silence:g} s") from error

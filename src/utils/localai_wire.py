@@ -8,6 +8,7 @@ missing counts) and strictly where a mistake could pass for a result. What does 
 import binascii
 import json
 from collections.abc import Iterable, Iterator
+from typing import assert_never
 
 from ..models.errors import BackendProtocolError, EmptyResult, StreamCut
 from ..models.modality import Modality
@@ -123,6 +124,8 @@ def words_of(request: InferenceRequest) -> tuple[str, ...]:
             return (request.question,)
         case Txt2ImgRequest() | Img2ImgRequest():
             return (request.prompt, request.negative_prompt)
+        case _:
+            assert_never(request)
 
 
 # What we hear
@@ -133,7 +136,7 @@ class ChatAnswer:
 
     def __init__(self, scene: Scene) -> None:
         self._scene = scene
-        self._heard = False
+        self.begun = False
         self._reason = ""
         self._prompt_tokens = 0
         self._completion_tokens = 0
@@ -183,7 +186,7 @@ class ChatAnswer:
         """
         if not self.done:
             raise StreamCut(f"the answer of backend {self._scene.backend} was cut short")
-        if not self._reason and not self._heard:
+        if not self._reason and not self.begun:
             raise EmptyResult(f"backend {self._scene.backend} answered without a text")
         return Finish(
             self._reason or "stop", self._prompt_tokens, self._completion_tokens, simulated
@@ -208,7 +211,7 @@ class ChatAnswer:
                 raise self._strange()
         if not text and not reasoning:
             return None
-        self._heard = True
+        self.begun = True
         return TextDelta(text, reasoning)
 
     def _text(self, value: Json) -> str:
@@ -236,14 +239,15 @@ def picture(body: bytes, scene: Scene, seed: int | None) -> Image:
     """
     nothing = EmptyResult(f"backend {scene.backend} answered without a picture")
     strange = BackendProtocolError(f"backend {scene.backend} answered with what is no picture")
-    match answer := _parsed(body, scene.backend):
+    answer = _parsed(body, scene.backend)
+    match answer:
         case {"error": error} if error is not None:
             raise error_of(failure_in(error), scene)
         case {"data": [dict() as item, *_]}:
             pass
         case {"data": None | []}:
             raise nothing
-        case {"created": _} if "data" not in answer:
+        case dict() if "created" in answer and "data" not in answer:
             raise nothing
         case _:
             raise strange

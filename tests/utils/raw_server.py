@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from ssl import SSLContext
 from typing import cast
 
 
@@ -96,7 +97,7 @@ DONE = chunk("data: [DONE]\n\n")
 
 
 @asynccontextmanager
-async def raw_server(*scripts: Script) -> AsyncGenerator[RawServer]:
+async def raw_server(*scripts: Script, tls: SSLContext | None = None) -> AsyncGenerator[RawServer]:
     """Answer the n-th request by the n-th script, and all later ones by the last."""
     server = RawServer()
     tasks: set[asyncio.Task[None]] = set()
@@ -120,8 +121,8 @@ async def raw_server(*scripts: Script) -> AsyncGenerator[RawServer]:
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
-    listener = await asyncio.start_server(connected, "127.0.0.1", 0)
-    server.url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+    listener = await asyncio.start_server(connected, "127.0.0.1", 0, ssl=tls)
+    server.url = f"{'https' if tls else 'http'}://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
     try:
         yield server
     finally:

@@ -199,6 +199,18 @@ async def test_too_many_pixels_are_refused_although_the_sides_are_not_too_long()
     assert "16,000,000" in error.message
 
 
+def huge_webp() -> bytes:
+    """Write the header of a WEBP of 16383 x 16383 pixels, which Pillow refuses by itself."""
+    side = (16382).to_bytes(3, "little")
+    return b"RIFF\x16\0\0\0WEBPVP8X\x0a\0\0\0\0\0\0\0" + side + side
+
+
+async def test_more_pixels_than_pillow_dares_to_open_are_refused_as_too_many() -> None:
+    error = await refusal(b64(huge_webp()))
+
+    assert "too many pixels" in error.message
+
+
 async def test_a_photo_of_a_phone_is_taken() -> None:
     prepared = await img2img(b64(empty_png(4080, 3072)))
 
@@ -483,6 +495,15 @@ def test_a_size_to_draw_is_a_multiple_of_8_between_64_and_1024_in_proportion(
         assert abs(height * scale - drawn[1]) <= 8
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
+async def test_metadata_that_cannot_be_read_says_nothing() -> None:
+    damaged = exif(6).tobytes()[:14] + b"\xff" * 40
+
+    _, _, seen = await canonical(b64(encoded(corners(), "PNG", exif=damaged)))
+
+    assert seen.tobytes() == corners().tobytes()
+
+
 # What comes back
 
 
@@ -508,6 +529,8 @@ def test_a_result_that_cannot_be_seen_counts_as_none(data: bytes) -> None:
 def test_an_absurdly_large_result_is_no_result() -> None:
     with pytest.raises(BackendProtocolError, match="13000x13000"):
         inspect_result(empty_png(13000, 13000), backend="b")
+    with pytest.raises(BackendProtocolError, match="too many pixels"):
+        inspect_result(huge_webp(), backend="b")
 
 
 async def test_a_small_picture_is_its_own_preview() -> None:
@@ -524,6 +547,11 @@ async def test_a_large_picture_has_a_small_preview() -> None:
     assert (small.media_type, small.width, small.height, small.seed) == ("image/webp", 1024, 683, 7)
     assert len(small.data) <= 450_000
     assert Pillow.open(io.BytesIO(small.data)).size == (1024, 683)
+
+
+async def test_what_cannot_be_decoded_has_no_preview() -> None:
+    with pytest.raises(EmptyResult):
+        await preview(Image(bytes(500_000), "image/png", 64, 48))
 
 
 async def test_a_preview_shrinks_until_it_fits() -> None:
