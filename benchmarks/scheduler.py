@@ -19,10 +19,10 @@ from time import perf_counter
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from src.models.capacity import BackendLimits, Capacity, ModelLimits  # noqa: E402
-from src.models.jobs import Level  # noqa: E402
-from src.models.queues import Entry, priority_order  # noqa: E402
-from src.models.scheduler import Bounds, Load, Scheduler, Start  # noqa: E402
+from src.models.capacity import BackendLimits, Capacity, ModelLimits
+from src.models.jobs import Level
+from src.models.queues import Entry, priority_order
+from src.models.scheduler import Bounds, Load, Scheduler, Start
 
 NOW = 1_000_000.0
 
@@ -52,7 +52,7 @@ class Stage:
     """One scheduler with a line of constant length in front of it."""
 
     def __init__(self, scene: Scene, depth: int) -> None:
-        self._random = random.Random(depth)  # noqa: S311
+        self._random = random.Random(depth)
         self._names = [f"model-{n}" for n in range(scene.models)]
         self._sequence = 0
         self._running: deque[str] = deque()

@@ -79,7 +79,8 @@ def create_app(
     mcp_server = mcp.build(tools, wait_seconds=settings.wait_seconds)
     if extend_mcp is not None:
         extend_mcp(mcp_server)
-    mcp_app = mcp.http_app(mcp_server, body_limit=settings.body_limit_mb * MIB)
+    body_limit = settings.body_limit_mb * MIB
+    mcp_app = mcp.http_app(mcp_server, body_limit=body_limit)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
@@ -95,13 +96,17 @@ def create_app(
         summary="Type-ordered queues in front of LocalAI",
         redoc_url=None,
         lifespan=lifespan,
-        max_body_size=settings.body_limit_mb * MIB,
     )
     errors.install(app)
     app.include_router(status.build(processor, clock=clock))
-    app.include_router(twins.build(tools))
+    app.include_router(twins.build(tools), max_body_size=body_limit)
     app.router.routes.extend(mcp_app.routes)
-    app.add_middleware(Guard, hosts=settings.allowed_hosts, origins=settings.allowed_origins)
+    app.add_middleware(
+        Guard,
+        hosts=settings.allowed_hosts,
+        origins=settings.allowed_origins,
+        body_limit=body_limit,
+    )
     app.state.processor = processor
     return app
 

@@ -61,6 +61,7 @@ _ANY = ModelLimits()
 class _Backend:
     name: str
     limits: BackendLimits
+    run: Run
     up: bool = False
     offers: frozenset[str] | None = None
     running: dict[str, int] = field(default_factory=dict[str, int])
@@ -77,13 +78,6 @@ class _Backend:
     """Models that drain for a better job during the present round of placements."""
     reserved: bool = False
     """Whether a better job waits for room here in the present round."""
-
-    def may_run(self, model: str, now: float) -> bool:
-        return (
-            self.up
-            and (self.offers is None or model in self.offers)
-            and (model not in self.cooling or self.cooling[model] <= now)
-        )
 
 
 class _Room(NamedTuple):
@@ -103,7 +97,9 @@ class Capacity:
         backends: Mapping[str, BackendLimits],
         models: Mapping[str, ModelLimits] | None = None,
     ) -> None:
-        self._backends = {name: _Backend(name, limits) for name, limits in backends.items()}
+        self._backends = {
+            name: _Backend(name, limits, Run(name)) for name, limits in backends.items()
+        }
         self._each = tuple(self._backends.values())
         self._models = dict(models or {})
 
@@ -197,8 +193,9 @@ class Capacity:
     def new_round(self) -> None:
         """Forget what was held back for better jobs: the best job is placed again first."""
         for b in self._each:
-            b.held.clear()
-            b.reserved = False
+            if b.reserved:
+                b.reserved = False
+                b.held.clear()
 
     def place(self, model: str, now: float) -> Placement:
         """Say what can be done now for a job of this model, all better jobs being placed.
@@ -211,7 +208,9 @@ class Capacity:
         at_home = on_its_way = False
         elsewhere: list[_Backend] = []
         for b in self._each:
-            if not b.may_run(model, now):
+            if not b.up or (b.offers is not None and model not in b.offers):
+                continue
+            if model in b.cooling and b.cooling[model] > now:
                 continue
             if model not in b.running:
                 on_its_way = on_its_way or b.loading == model
@@ -221,7 +220,7 @@ class Capacity:
                 if model not in b.full and (slot is None or b.running[model] < slot.running[model]):
                     slot = b
         if slot is not None:
-            return Run(slot.name)
+            return slot.run
         if on_its_way or not elsewhere:
             return None
         return self._make_room(model, elsewhere, free_only=at_home)
@@ -233,9 +232,10 @@ class Capacity:
                 return False
         return True
 
-    def full(self) -> frozenset[str]:
-        """Return models for which `place` can only say None: resident everywhere, no slot free."""
-        return frozenset.intersection(*(frozenset(b.full) for b in self._each))
+    def full(self) -> set[str]:
+        """Return models that `place` cannot help: resident everywhere, without a free slot."""
+        first, *others = self._each
+        return first.full.intersection(*[b.full for b in others]) if others else first.full
 
     def next_change(self, now: float) -> float | None:
         """Return when the next cooling model may be tried again."""

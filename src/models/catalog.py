@@ -72,6 +72,7 @@ class Catalog:
         self.known = offered is not None
         self.definitions: Mapping[str, ModelDefinition] = {d.name: d for d in definitions}
         self._offered = {model.name: model for model in offered or ()}
+        self._suited = {modality: self._suited_for(modality) for modality in Modality}
 
     @property
     def names(self) -> Sequence[str]:
@@ -90,10 +91,7 @@ class Catalog:
 
     def models(self, modality: Modality) -> Sequence[str]:
         """Return the models for a modality; the first is the default one."""
-        return sorted(
-            (name for name in self._offered if modality in (self.modalities(name) or ())),
-            key=lambda name: (not self._is_default(name), name),
-        )
+        return self._suited[modality]
 
     def limits(self) -> Mapping[str, ModelLimits]:
         """Return how each defined model may be used."""
@@ -154,6 +152,12 @@ class Catalog:
             if self.modalities(name) == frozenset()
         ]
         return [*missing, *unmapped] if self.known else []
+
+    def _suited_for(self, modality: Modality) -> Sequence[str]:
+        return sorted(
+            (name for name in self._offered if modality in (self.modalities(name) or ())),
+            key=lambda name: (not self._is_default(name), name),
+        )
 
     def _is_default(self, name: str) -> bool:
         definition = self.definitions.get(name)

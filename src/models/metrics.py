@@ -3,14 +3,22 @@
 from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import assert_never
 
-from .errors import InferenceManagerError
+from .errors import DeadlineExceeded, InferenceManagerError, UnknownModel
 from .events import Ended, Event, Retried
 from .jobs import Job, JobState
 from .modality import Modality
-from .requests import Img2ImgRequest, Img2TxtRequest, InferenceRequest, Txt2ImgRequest
+from .requests import (
+    Img2ImgRequest,
+    Img2TxtRequest,
+    InferenceRequest,
+    Txt2ImgRequest,
+    Txt2TxtRequest,
+)
 
 Parameter = str | int | float | bool
+_MAX_COUNTS = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,9 +64,11 @@ def sanitised(request: InferenceRequest) -> Mapping[str, Parameter]:
             told["question_chars"] = len(request.question)
             told["images"] = len(request.images)
             told["images_chars"] = sum(map(len, request.images))
-        case _:
+        case Txt2TxtRequest():
             told["messages"] = len(request.messages)
             told["messages_chars"] = sum(len(m.content) for m in request.messages)
+        case _:
+            assert_never(request)
     return told
 
 
@@ -166,7 +176,11 @@ def _p95(ascending: list[float]) -> float | None:
 
 
 class ErrorLog:
-    """Errors by modality and model, and the last ones in detail."""
+    """Errors by modality and model, and the last ones in detail.
+
+    A model that nobody offers, or one too many, is counted as `unknown`: callers can make up as
+    many names as they like.
+    """
 
     def __init__(self, keep: int = 100) -> None:
         self._recent: deque[ErrorSample] = deque(maxlen=keep)
@@ -177,8 +191,10 @@ class ErrorLog:
         match event:
             case Retried(job, error):
                 self._note(job, error, final=False)
-            case Ended(job) if job.error is not None and job.state is not JobState.COMPLETED:
+            case Ended(job) if job.state is JobState.FAILED and job.error is not None:
                 self._note(job, job.error, final=True)
+            case Ended(job) if job.state is JobState.EXPIRED:
+                self._note(job, DeadlineExceeded("the deadline passed first"), final=True)
             case _:
                 pass
 
@@ -198,13 +214,19 @@ class ErrorLog:
         )
 
     def _note(self, job: Job, error: InferenceManagerError, *, final: bool) -> None:
-        self._counts[job.modality, job.model or "", error.code] += 1
+        model = "unknown" if isinstance(error, UnknownModel) else job.model or "unknown"
+        if (
+            len(self._counts) >= _MAX_COUNTS
+            and (job.modality, model, error.code) not in self._counts
+        ):
+            model = "unknown"
+        self._counts[job.modality, model, error.code] += 1
         at = job.ended_at if job.ended_at is not None else job.started_at
         self._recent.append(
             ErrorSample(
                 at=at if at is not None else job.submitted_at,
                 job_id=job.id,
-                model=job.model or "",
+                model=model,
                 modality=job.modality,
                 code=error.code,
                 message=error.message,

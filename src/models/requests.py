@@ -24,7 +24,7 @@ MAX_TEXT = 1_000_000
 MIN_SIDE, MAX_SIDE = 16, 4096
 MAX_PIXELS = 16_000_000
 MAX_IMAGE_TEXT = 28_000_000  # characters of base64: 20 MiB of picture and some air
-_SIZE = re.compile(r"(\d{1,5})[xX](\d{1,5})")
+_SIZE = re.compile(r"([0-9]{1,5})[xX]([0-9]{1,5})")
 
 Text = Annotated[str, StringConstraints(max_length=MAX_TEXT)]
 Prompt = Annotated[str, StringConstraints(max_length=100_000)]
@@ -146,9 +146,11 @@ class _Drawing(_Request):
     @classmethod
     def _size_is_width_and_height(cls, data: object) -> object:
         fields = _fields(data)
-        size = fields.pop("size", None)
+        if "size" not in fields:
+            return data
+        size = fields.pop("size")
         if size is None:
-            return fields or data
+            return fields
         match = _SIZE.fullmatch(size.strip()) if isinstance(size, str) else None
         if match is None:
             raise ValueError("size must be WIDTHxHEIGHT, for example 512x512")

@@ -10,10 +10,13 @@ load is never given twice, and every `Start` and `Load` must be answered by a re
 """
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import inf
+from typing import NamedTuple
 
-from .capacity import Capacity, LoadFirst, Run
+from .capacity import Capacity, LoadFirst
 from .errors import Draining, QueueFull
 from .modality import Modality
 from .queues import Entry, Line, priority_order
@@ -60,8 +63,7 @@ class Bounds:
     waiting_bytes: int = 512 * 2**20
 
 
-@dataclass(frozen=True, slots=True)
-class Running:
+class Running(NamedTuple):
     """An attempt that holds a slot; a ghost when nobody waits for it any more."""
 
     entry: Entry
@@ -89,6 +91,8 @@ class Scheduler:
         self._promotions: list[tuple[float, int, str]] = []
         self._running: dict[str, Running] = {}
         self._deadlines: list[tuple[float, int, str]] = []
+        self._swept_at = -inf
+        self._count: Counter[Modality] = Counter()
         self._bytes = 0
         self._gap = 1.0
         self._last_end: float | None = None
@@ -124,20 +128,21 @@ class Scheduler:
         bounds = self._bounds
         if len(self._waiting) >= bounds.waiting:
             raise self._full(f"{len(self._waiting)} jobs are waiting, as many as may wait")
-        if self.line.count(entry.modality) >= bounds.per_modality:
+        if self._count[entry.modality] >= bounds.per_modality:
             raise self._full(f"{bounds.per_modality} {entry.modality} jobs are waiting")
         if self._bytes + entry.size_bytes > bounds.waiting_bytes and self._bytes:
             raise self._full(f"the waiting requests hold {self._bytes} bytes already")
 
     def restore(self, entry: Entry, *, not_before: float | None = None) -> None:
         """Take a job in without asking whether there is room: it was accepted before."""
-        heapq.heappush(self._deadlines, (entry.deadline, entry.sequence, entry.id))
+        self._watch(entry)
         self._stand(entry, not_before)
 
     def resolved(self, job_id: str, model: str) -> None:
         """Name the model of a job that still waits, now that it is known."""
         if job_id in self._waiting:
-            self._stand(replace(self._leave(job_id), model=model), None)
+            not_before = self._delayed.get(job_id)
+            self._stand(replace(self._leave(job_id), model=model), not_before)
 
     def withdrawn(self, job_id: str) -> bool:
         """Let a waiting job go; False if it does not wait (any more)."""
@@ -159,14 +164,17 @@ class Scheduler:
 
         The slot stays taken until `ended`.
         """
-        self._running[job_id] = replace(self._running[job_id], ghost=True)
+        self._running[job_id] = self._running[job_id]._replace(ghost=True)
 
     def returned(self, job_id: str, *, not_before: float | None = None) -> None:
         """Note that an attempt is over and its job waits again, in its old place.
 
         With `not_before` it may not be taken before that time.
         """
-        self._stand(self._release(job_id).entry, not_before)
+        entry = self._release(job_id).entry
+        if entry.deadline <= self._swept_at:
+            self._watch(entry)  # its Expire was given while it still ran
+        self._stand(entry, not_before)
 
     # What happens to backends
 
@@ -204,16 +212,16 @@ class Scheduler:
 
     def next(self, now: float) -> list[Decision]:
         """Decide everything that can be decided at this moment."""
-        decisions: list[Decision] = list(self._expire(now))
+        decisions: list[Decision] = [*self._expired(now)]
         self._promote(now)
         capacity = self.capacity
         capacity.new_round()
         for entry in self.line.first_of_each_model(without=capacity.full()):
-            if capacity.exhausted():
-                break
             decision = self._place(entry, now)
             if decision is not None:
                 decisions.append(decision)
+            if capacity.exhausted():
+                break
         return decisions
 
     def wake_at(self, now: float) -> float | None:
@@ -263,20 +271,20 @@ class Scheduler:
         model = entry.model
         assert model is not None, "jobs without a model are never first of a model"  # noqa: S101
         placement = self.capacity.place(model, now)
-        match placement:
-            case Run(backend):
-                self._leave(entry.id)
-                self.capacity.occupy(backend, model)
-                self._running[entry.id] = Running(entry, backend, now)
-                return Start(entry.id, backend, model)
-            case LoadFirst(backend, evicted):
-                self.capacity.begin_load(backend, model, evicted)
-                return Load(entry.id, backend, model, evicted)
-            case None:
-                return None
+        if placement is None:
+            return None
+        backend = placement.backend
+        if isinstance(placement, LoadFirst):
+            self.capacity.begin_load(backend, model, placement.evicted)
+            return Load(entry.id, backend, model, placement.evicted)
+        self._leave(entry.id)
+        self.capacity.occupy(backend, model)
+        self._running[entry.id] = Running(entry, backend, now)
+        return Start(entry.id, backend, model)
 
     def _stand(self, entry: Entry, not_before: float | None) -> None:
         self._waiting[entry.id] = entry
+        self._count[entry.modality] += 1
         self._bytes += entry.size_bytes
         if not_before is None:
             self.line.put(entry)
@@ -286,6 +294,7 @@ class Scheduler:
 
     def _leave(self, job_id: str) -> Entry:
         entry = self._waiting.pop(job_id)
+        self._count[entry.modality] -= 1
         self._bytes -= entry.size_bytes
         if self._delayed.pop(job_id, None) is None:
             self.line.take(entry)
@@ -298,6 +307,13 @@ class Scheduler:
         self.capacity.vacate(running.backend, model)
         return running
 
+    def _watch(self, entry: Entry) -> None:
+        due = self._deadlines
+        if len(due) > 2 * (len(self._waiting) + len(self._running)) + 100:
+            due[:] = [d for d in due if d[2] in self._waiting or d[2] in self._running]
+            heapq.heapify(due)  # jobs that end leave their deadlines behind
+        heapq.heappush(due, (entry.deadline, entry.sequence, entry.id))
+
     def _promote(self, now: float) -> None:
         due = self._promotions
         while due and due[0][0] <= now:
@@ -306,13 +322,16 @@ class Scheduler:
                 del self._delayed[job_id]
                 self.line.put(self._waiting[job_id])
 
-    def _expire(self, now: float) -> Iterator[Expire]:
+    def _expired(self, now: float) -> list[Expire]:
+        expired: list[Expire] = []
+        self._swept_at = now
         due = self._deadlines
         while due and due[0][0] <= now:
             _, _, job_id = heapq.heappop(due)
             running = self._running.get(job_id)
             if self.withdrawn(job_id) or (running is not None and not running.ghost):
-                yield Expire(job_id)
+                expired.append(Expire(job_id))
+        return expired
 
     def _full(self, message: str) -> QueueFull:
         return QueueFull(message, retry_after=self._retry_after())

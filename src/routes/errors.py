@@ -42,6 +42,8 @@ STATUS: Mapping[type[InferenceManagerError], int] = {
 }
 """The HTTP status of every error; a test compares it with the tree."""
 
+_NOT_AN_OBJECT = ("missing", "model_attributes_type", "model_type", "dict_type")
+
 _CODES = {
     400: "bad_request",
     403: "forbidden",
@@ -127,6 +129,12 @@ def from_validation(problems: Sequence[Any], *, whole: str = "body") -> InvalidI
         message = "there is no such field"
     if problem["type"] == "json_invalid":
         return InvalidInput("the body is not valid JSON", param="body")
+    if tuple(problem["loc"]) == ("body",) and problem["type"] in _NOT_AN_OBJECT:
+        return InvalidInput(
+            "the body is not a JSON object",
+            param="body",
+            hint="send one, with the header Content-Type: application/json",
+        )
     more = f" (and {len(problems) - 1} more problems)" if len(problems) > 1 else ""
     name = ".".join(where)[:100] or whole
     return InvalidInput(f"{name}: {message}{more}", param=name)

@@ -1,4 +1,4 @@
-"""The guard in front of every door: who may call under which name, and how large headers may be.
+"""The guard in front of every door: who may call under which name, and how much they may send.
 
 A page in a browser must not reach a server on the same machine or network behind its owner's back
 (DNS rebinding, cross-site requests). So the `Host` must be localhost, an IP address or a name from
@@ -9,7 +9,7 @@ Pure ASGI: a `BaseHTTPMiddleware` would hide from the endpoints that their calle
 """
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -21,12 +21,21 @@ MAX_HEADER_BYTES = 32_768
 
 
 class Guard:
-    """Refuses requests that come under a foreign name or from a foreign page."""
+    """Refuses requests that come under a foreign name, from a foreign page, or far too large.
+
+    A body that does not declare its length is measured by the doors, which answer more curtly.
+    """
 
     def __init__(
-        self, app: ASGIApp, *, hosts: Iterable[str] = (), origins: Iterable[str] = ()
+        self,
+        app: ASGIApp,
+        *,
+        hosts: Iterable[str] = (),
+        origins: Iterable[str] = (),
+        body_limit: int | None = None,
     ) -> None:
         self._app = app
+        self._body_limit = body_limit
         self._hosts = {"localhost", *(host.lower() for host in hosts)}
         self._origins = {origin.lower().rstrip("/") for origin in origins}
 
@@ -45,6 +54,8 @@ class Guard:
         headers = {key: value.decode("latin-1") for key, value in raw}
         if b"content-length" in headers and b"transfer-encoding" in headers:
             return 400, "content-length and transfer-encoding exclude each other"
+        if self._body_limit is not None and _declared(headers) > self._body_limit:
+            return 413, f"the body must be at most {self._body_limit:,} bytes"
         host = headers.get(b"host", "")
         if not self._known_host(host):
             return 421, "this host name is not served here; add it to allowed_hosts"
@@ -72,6 +83,11 @@ class Guard:
         ours = parts.netloc.lower() == host.lower()
         local = parts.hostname in ("localhost", "127.0.0.1", "::1")
         return parts.scheme in ("http", "https") and (ours or local)
+
+
+def _declared(headers: Mapping[bytes, str]) -> int:
+    length = headers.get(b"content-length", "")
+    return int(length) if length.isdecimal() and len(length) < 20 else 0
 
 
 def _is_ip(name: str) -> bool:

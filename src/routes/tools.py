@@ -1,8 +1,10 @@
 """What the tools do, whichever door they are called through."""
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 
+import anyio
 from pydantic import BaseModel, Field
 
 from ..handles import JobHandle
@@ -11,7 +13,7 @@ from ..models.jobs import Job, JobState, Level
 from ..models.metrics import ErrorLog, ErrorReport, RequestMetrics, RequestReport
 from ..models.modality import Modality
 from ..models.ports import Clock
-from ..models.requests import InferenceRequest
+from ..models.requests import Img2ImgRequest, Img2TxtRequest, InferenceRequest
 from ..models.results import Image
 from ..processor import Processor
 from ..utils.images import prepare
@@ -20,6 +22,11 @@ from .views import JobView, view
 
 BEAT_S = 5.0
 TICK_S = 1.0
+_ABANDON_S = 5.0
+
+_OUR_ADDRESS = re.compile(
+    r"(?:inference://|https?://[^/\s]{1,253}/)images/([\w-]{1,128})/(\d{1,3})", re.ASCII
+)
 
 Beat = Callable[[float, str], Awaitable[None]]
 """Called while a caller waits, with the seconds since it began and what the job is doing."""
@@ -69,7 +76,7 @@ class Tools:
         deadline_s: float | None = None,
     ) -> JobHandle:
         """Check the request's pictures and take it in; raises as `Processor.submit`."""
-        prepared = await prepare(request, self.image)
+        prepared = await prepare(_by_reference(request), self.image)
         return await self._processor.submit(prepared, level=level, deadline_s=deadline_s)
 
     async def wait(
@@ -92,6 +99,7 @@ class Tools:
                 if doing != told or loop.time() - told_at >= BEAT_S:
                     told, told_at = doing, loop.time()
                     await beat(passed, doing)
+                    continue  # the job may have taken a step in the meantime
             try:
                 async with asyncio.timeout(left):
                     await handle.changed()
@@ -105,7 +113,8 @@ class Tools:
             case JobState.QUEUED | JobState.RETRYING:
                 position = self._processor.position(job.id)
                 if position is None:
-                    return "waiting for another attempt"
+                    again = job.state is JobState.RETRYING
+                    return "waiting for another attempt" if again else "about to start"
                 waiting = self._processor.scheduler.waiting
                 return f"queued, position {position + 1} of {waiting}"
             case JobState.PROCESSING:
@@ -129,6 +138,11 @@ class Tools:
     async def cancel(self, job_id: str) -> Job:
         """Cancel a job; raises `UnknownJob`."""
         return await self._processor.cancel(job_id)
+
+    async def abandon(self, handle: JobHandle) -> None:
+        """Cancel a job that nobody else knows, even while its caller is being cancelled."""
+        with anyio.move_on_after(_ABANDON_S, shield=True):
+            await self._processor.cancel(handle.id)
 
     async def image(self, job_id: str, index: int) -> Image:
         """Return a picture that a job made.
@@ -177,3 +191,19 @@ class Tools:
             ],
             notes=list(catalog.mismatches()),
         )
+
+
+def _by_reference(request: InferenceRequest) -> InferenceRequest:
+    """Write the addresses under which we show a picture as references to it; nothing is fetched."""
+    match request:
+        case Img2ImgRequest():
+            return request.model_copy(update={"image": _reference(request.image)})
+        case Img2TxtRequest():
+            return request.model_copy(update={"images": tuple(map(_reference, request.images))})
+        case _:
+            return request
+
+
+def _reference(text: str) -> str:
+    match = _OUR_ADDRESS.fullmatch(text.strip()) if len(text) <= 500 else None
+    return text if match is None else f"job:{match[1]}/{match[2]}"

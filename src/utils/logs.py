@@ -63,6 +63,13 @@ def set_up(file: Path | None, level: str, *, console: bool = True) -> None:
     logging.captureWarnings(capture=True)
 
 
+def _when_and_what_first(
+    _logger: object, _name: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    first = {key: event[key] for key in ("ts", "level", "event") if key in event}
+    return {**first, **event}
+
+
 def _console() -> structlog.typing.Processor:
     return structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
 
@@ -74,7 +81,7 @@ def _handler(handler: logging.Handler, renderer: structlog.typing.Processor) -> 
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 structlog.processors.format_exc_info,
-                structlog.processors.EventRenamer("event"),
+                _when_and_what_first,
                 renderer,
             ],
         )

@@ -1,0 +1,118 @@
+"""Settings, model definitions, and the application made from them; troubles are said in words."""
+
+import re
+from difflib import get_close_matches
+from typing import Any
+
+import yaml
+from fastapi import FastAPI
+from pydantic import AliasChoices, ValidationError
+from pydantic_settings import SettingsError
+
+from ..models.catalog import ModelDefinition
+from ..settings import Settings
+from ..utils.model_files import BadModelFile, read_definitions
+from .terminal import Failure
+
+
+def read_settings(**overrides: Any) -> Settings:
+    """Read the settings; what is given here wins, and None means not given.
+
+    Raises:
+        Failure: they are wrong; the message names the setting and its environment variable.
+
+    """
+    try:
+        return Settings(**{key: value for key, value in overrides.items() if value is not None})
+    except ValidationError as error:
+        wrong = [_said(tuple(map(str, e["loc"])), e["type"], e["msg"]) for e in error.errors()]
+        raise Failure("; ".join(dict.fromkeys(wrong))) from error
+    except SettingsError as error:
+        named = re.search(r'field "(\w+)"', str(error))
+        name = named[1] if named else ""
+        raise Failure(
+            f"setting {name}: cannot be read as JSON; change {variable(name)}"
+            if name
+            else str(error)
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise Failure(f"config.yaml cannot be read as YAML: {_flat(error)}") from error
+    except OSError as error:
+        raise Failure(f"config.yaml cannot be read: {error.strerror}") from error
+
+
+def read_models(settings: Settings) -> list[ModelDefinition]:
+    """Read the model definitions.
+
+    Raises:
+        Failure: one is wrong; the message names the file.
+
+    """
+    try:
+        return read_definitions(settings.models_dir)
+    except (BadModelFile, OSError) as error:
+        raise Failure(f"model definition {_flat(error)}") from error
+
+
+def make_app(settings: Settings) -> FastAPI:
+    """Make the application.
+
+    Raises:
+        Failure: it cannot be made of these settings.
+
+    """
+    from ..app import create_app  # takes a second, which commands that only look need not wait
+
+    read_models(settings)
+    localai_key(settings)
+    try:
+        return create_app(settings)
+    except ValueError as error:
+        raise Failure(
+            f"{_flat(error)}; change {variable('localai_url')} or {variable('localai_api_key')}"
+        ) from error
+
+
+def localai_key(settings: Settings) -> str | None:
+    """Return the key for LocalAI.
+
+    Raises:
+        Failure: the file that should hold it cannot be read.
+
+    """
+    try:
+        return settings.localai_key
+    except (OSError, UnicodeDecodeError) as error:
+        raise Failure(
+            f"setting localai_api_key_file: {settings.localai_api_key_file} cannot be read; "
+            f"change {variable('localai_api_key_file')}"
+        ) from error
+
+
+def variable(name: str) -> str:
+    """Return the environment variable of a setting."""
+    top, *inner = name.split(".")
+    field = Settings.model_fields.get(top)
+    if field is not None and isinstance(field.validation_alias, AliasChoices):
+        return str(field.validation_alias.choices[0]).upper()
+    return "__".join([f"IM_{top}", *inner]).upper()
+
+
+def _said(where: tuple[str, ...], kind: str, message: str) -> str:
+    """Say one thing that is wrong with the settings."""
+    message = message.removeprefix("Value error, ")
+    if not where:
+        return f"settings: {message}"
+    top, *inner = (part for part in where if not part.isdigit())
+    top = top.removeprefix("im_")
+    if kind == "extra_forbidden":
+        near = get_close_matches(top, Settings.model_fields, n=1)
+        return f"unknown setting {top}{f', did you mean {near[0]}?' if near else ''}"
+    if kind == "string_pattern_mismatch":
+        message = f"must look like {Settings.model_fields[top].default}"
+    name = ".".join([top, *inner])
+    return f"setting {name}: {message}; change {variable(name)} or config.yaml"
+
+
+def _flat(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,170 @@
+"""Serves the application with uvicorn: in the foreground, or in a thread beside something else."""
+
+import errno
+import ipaddress
+import math
+import os
+import signal
+import socket
+import threading
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager, suppress
+
+import uvicorn
+from fastapi import FastAPI
+
+from .terminal import ExitCode, Failure
+
+LOOPBACK = "127.0.0.1"
+_PATIENCE = 30.0
+_BACKLOG = 2048
+
+
+class PortTaken(Failure):
+    """Another program listens there."""
+
+
+class Server(uvicorn.Server):
+    """One process, one port. Says when it is ready, and may greet then."""
+
+    def __init__(
+        self, app: FastAPI, *, grace_s: float, greet: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
+        config = uvicorn.Config(
+            app,
+            http="h11",
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=math.ceil(grace_s),
+        )
+        super().__init__(config)
+        self._greet = greet
+        self.ready = threading.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, and tell those who wait for it."""
+        try:
+            await super().startup(sockets)
+        finally:
+            self.ready.set()
+        if self._greet is not None:
+            await self._greet()
+
+
+def serve_in_foreground(server: Server, listener: socket.socket) -> None:
+    """Serve until the server is told to stop.
+
+    Raises:
+        Failure: it did not start.
+
+    """
+    with interruptible():
+        try:
+            server.run(sockets=[listener])
+        except SystemExit as error:
+            raise Failure("the server could not start; the log says why") from error
+
+
+@contextmanager
+def served(app: FastAPI, listener: socket.socket, *, grace_s: float) -> Generator[Server]:
+    """Serve in a thread of its own for as long as the block lasts.
+
+    Raises:
+        Failure: it did not start.
+
+    """
+    server = Server(app, grace_s=grace_s)
+
+    def run() -> None:
+        with suppress(SystemExit):
+            server.run(sockets=[listener])
+
+    thread = threading.Thread(target=run, name="server", daemon=True)
+    thread.start()
+    try:
+        server.ready.wait(_PATIENCE)
+        if not server.started:
+            raise Failure("the server could not start; the log says why")
+        yield server
+    finally:
+        server.should_exit = True
+        thread.join(2 * grace_s + _PATIENCE)
+
+
+@contextmanager
+def interruptible() -> Generator[None]:
+    """End the block quietly at Ctrl-C and at SIGTERM: a stop that was asked for is no failure."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with suppress(KeyboardInterrupt):
+            yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Take a port, so that nobody else gets it; 0 takes a free one.
+
+    Raises:
+        PortTaken: another program has it.
+        Failure: the address is not ours to listen on.
+
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # With its protocol named: only then asyncio switches Nagle's algorithm off, which would hold
+    # the end of every answer back for 40 ms.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        if os.name == "posix":
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise cannot_listen(error, host, port) from error
+    return listener
+
+
+def cannot_listen(error: OSError, host: str, port: int) -> Failure:
+    """Say why a port could not be had, and what would help."""
+    match error.errno:
+        case errno.EADDRINUSE:
+            return PortTaken(
+                f"port {port} on {host} is taken by another program; "
+                f"choose another one with --port, or 0 for any free one"
+            )
+        case errno.EACCES:
+            return Failure(
+                f"port {port} is not for ordinary users; choose one from 1024 on with --port",
+                ExitCode.REFUSED,
+            )
+        case _:
+            return Failure(
+                f"this machine does not have the address {host}; "
+                f"choose one with --host, for example {LOOPBACK}"
+            )
+
+
+def wait_for_ever() -> None:
+    """Wait until interrupted."""
+    threading.Event().wait()
+
+
+def url_of(listener: socket.socket) -> str:
+    """Return the address under which a listener is reached from this machine."""
+    host, port = listener.getsockname()[:2]
+    if host in ("0.0.0.0", "::"):  # noqa: S104 - read, not bound
+        host = LOOPBACK if host != "::" else "::1"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"

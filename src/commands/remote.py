@@ -1,0 +1,132 @@
+"""Talks to a running server over HTTP, never to its data behind its back."""
+
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self, TypeVar
+
+import httpx2
+from pydantic import BaseModel, ValidationError
+
+from ..routes.errors import ErrorBody
+from ..routes.status import Health
+from .terminal import ExitCode, Failure, program
+
+SERVICE = "inference-manager"
+_REFUSALS = frozenset({401, 403, 421, 429, 503})
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+class Remote:
+    """A running server, reached at its address."""
+
+    def __init__(self, url: str, *, patience: float = 5.0) -> None:
+        self.url = base(url)
+        self._http = httpx2.Client(base_url=self.url, timeout=patience, trust_env=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._http.close()
+
+    def get(self, path: str, kind: type[_Model]) -> _Model:
+        """Read something.
+
+        Raises:
+            Failure: it cannot be had.
+
+        """
+        try:
+            return kind.model_validate_json(self._body("GET", path))
+        except ValidationError as error:
+            raise Failure(
+                f"{self.url}{path} answers in a way this version does not know"
+            ) from error
+
+    def post(self, path: str, body: dict[str, object], kind: type[_Model]) -> _Model:
+        """Ask for something to be done.
+
+        Raises:
+            Failure: it was not.
+
+        """
+        try:
+            return kind.model_validate_json(self._body("POST", path, body))
+        except ValidationError as error:
+            raise Failure(
+                f"{self.url}{path} answers in a way this version does not know"
+            ) from error
+
+    def download(self, url: str) -> bytes:
+        """Fetch a file."""
+        return self._body("GET", url)
+
+    def _body(self, method: str, path: str, body: dict[str, object] | None = None) -> bytes:
+        try:
+            answer = self._http.request(method, path, json=body)
+        except (httpx2.TransportError, httpx2.InvalidURL) as error:
+            raise unreachable(self.url) from error
+        if answer.is_success:
+            return answer.content
+        code = ExitCode.REFUSED if answer.status_code in _REFUSALS else ExitCode.FAILED
+        raise Failure(f"{self.url}: {_said(answer)}", code)
+
+
+def base(url: str) -> str:
+    """Return an address without what people put at its end.
+
+    Raises:
+        Failure: it is none.
+
+    """
+    address = url.strip().rstrip("/").removesuffix("/mcp").rstrip("/")
+    if not address.startswith(("http://", "https://")):
+        raise Failure(
+            f"{address} is no address; write --url or IM_URL as http://host:port", ExitCode.USAGE
+        )
+    return address
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What was found at an address: a server of ours, or at least somebody who answers."""
+
+    health: Health | None
+    anybody: bool
+
+
+def find(url: str, *, patience: float = 2.0) -> Seen:
+    """Look for a server of ours."""
+    try:
+        with httpx2.Client(timeout=patience, trust_env=False) as http:
+            answer = http.get(f"{base(url)}/health")
+        health = Health.model_validate_json(answer.content)
+    except (httpx2.TransportError, httpx2.InvalidURL):
+        return Seen(None, anybody=False)
+    except ValidationError:
+        return Seen(None, anybody=True)
+    ours = health.service == SERVICE and "service" in health.model_fields_set
+    return Seen(health if ours else None, anybody=True)
+
+
+def unreachable(url: str) -> Failure:
+    """Say that nobody answers."""
+    return Failure(
+        f"no server answers at {url}; start one with `{program()} serve`, "
+        f"or say where it is with --url or IM_URL",
+        ExitCode.UNREACHABLE,
+    )
+
+
+def _said(answer: httpx2.Response) -> str:
+    """Take the message and the hint out of an error answer."""
+    try:
+        error = ErrorBody.model_validate_json(answer.content).error
+    except ValidationError:
+        return f"it answered with HTTP status {answer.status_code}"
+    return "; ".join(filter(None, (error.message, error.hint)))

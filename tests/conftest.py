@@ -1,0 +1,9 @@
+"""How property tests are run: alike everywhere where `CI` is set, otherwise anew every time."""
+
+import os
+
+from hypothesis import settings
+
+settings.register_profile("here", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True, database=None)
+settings.load_profile("ci" if os.environ.get("CI") else "here")

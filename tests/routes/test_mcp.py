@@ -1,0 +1,574 @@
+import asyncio
+import base64
+import io
+import json
+import random
+import re
+from typing import Any
+
+import PIL.Image
+import pytest
+from mcp import Client, MCPError
+from mcp.types import BlobResourceContents, ImageContent, ResourceLink
+
+from src.app import create_app
+from src.models.jobs import Job, Level
+from src.models.requests import (
+    Img2ImgRequest,
+    Img2TxtRequest,
+    Txt2ImgRequest,
+    Txt2TxtRequest,
+)
+from src.models.results import Image, Result
+from src.routes.mcp_answers import Output, answer
+from src.routes.views import view
+from src.settings import Settings
+from tests.routes.house import CANARY, ERAS, House, Progress, base64_of, facts, house, png, words
+
+SMALL = {"size": "64x64", "steps": 1}
+NAMES = {
+    "txt2txt", "txt2img", "img2img", "img2txt", "get_job", "cancel_job",
+    "get_queue_status", "list_models", "get_request_metrics", "get_error_metrics",
+}  # fmt: skip
+
+
+@pytest.fixture(params=ERAS)
+def era(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+async def test_text_comes_first_and_the_facts_with_it(shared_house: House, era: str) -> None:
+    async with shared_house.client(era) as client:
+        result = await client.call_tool("txt2txt", {"prompt": "repeat: hello"})
+
+    told = facts(result)
+    assert words(result) == "hello"
+    assert (told["text"], told["state"], told["model"]) == ("hello", "completed", "sim-chat")
+    assert told["simulated"] is True
+    assert "simulated: true" in result.content[-1].model_dump_json()
+
+
+async def test_a_prompt_that_looks_like_json_stays_text(shared_house: House) -> None:
+    async with shared_house.client() as client:
+        for prompt in ('repeat: {"a": 1}', '{"a": 1}', "[1, 2]", "null", "true"):
+            assert facts(await client.call_tool("txt2txt", {"prompt": prompt}))["text"]
+
+
+async def test_a_conversation_and_a_system_prompt(shared_house: House) -> None:
+    turns = [{"content": "hi"}, {"role": "assistant", "content": "yes?"}, {"content": "repeat: x"}]
+
+    async with shared_house.client() as client:
+        result = await client.call_tool("txt2txt", {"messages": turns, "system": "be brief"})
+
+    assert words(result) == "x"
+
+
+async def test_null_counts_as_left_out(shared_house: House) -> None:
+    arguments = {"prompt": "repeat: x", "model": None, "seed": None, "wait_seconds": None}
+
+    async with shared_house.client() as client:
+        assert words(await client.call_tool("txt2txt", arguments)) == "x"
+
+
+async def test_an_answer_that_was_cut_says_so(shared_house: House) -> None:
+    async with shared_house.client() as client:
+        result = await client.call_tool("txt2txt", {"prompt": "tell a story", "max_tokens": 3})
+
+    assert facts(result)["finish_reason"] == "length"
+    assert "max_tokens" in result.content[1].model_dump_json()
+
+
+async def test_a_picture_is_told_linked_and_shown(shared_house: House, era: str) -> None:
+    async with shared_house.client(era) as client:
+        result = await client.call_tool("txt2img", {"prompt": "a fox", "seed": 7, **SMALL})
+        told = facts(result)
+        picture = told["images"][0]
+        read = await client.read_resource(picture["uri"])
+
+    assert [type(block).__name__ for block in result.content] == [
+        "TextContent",
+        "ResourceLink",
+        "ImageContent",
+    ]
+    assert json.loads(words(result)) == told
+    link, shown = result.content[1:]
+    assert isinstance(link, ResourceLink)
+    assert isinstance(shown, ImageContent)
+    assert (link.uri, link.size) == (picture["uri"], picture["size_bytes"])
+    assert (picture["width"], picture["height"], picture["media_type"]) == (64, 64, "image/png")
+    contents = read.contents[0]
+    assert isinstance(contents, BlobResourceContents)
+    assert contents.mime_type == "image/png"
+    assert len(base64.b64decode(contents.blob)) == picture["size_bytes"]
+    async with shared_house.http() as http:
+        fetched = await http.get(picture["url"])
+    assert base64.b64decode(contents.blob) == fetched.content
+    assert contents.blob not in json.dumps(told)
+
+
+async def test_output_chooses_how_pictures_are_shown(shared_house: House) -> None:
+    big = {"prompt": "x", "size": "1280x64", "steps": 1}
+
+    async with shared_house.client() as client:
+        link = await client.call_tool("txt2img", {**big, "output": "link"})
+        preview = await client.call_tool("txt2img", {**big, "output": "preview"})
+        full = await client.call_tool("txt2img", {**big, "output": "full", "n": 2})
+
+    assert not [block for block in link.content if isinstance(block, ImageContent)]
+    [small] = [block for block in preview.content if isinstance(block, ImageContent)]
+    assert small.mime_type == "image/webp"
+    whole = [block for block in full.content if isinstance(block, ImageContent)]
+    sizes = [picture["size_bytes"] for picture in facts(full)["images"]]
+    assert [len(base64.b64decode(block.data)) for block in whole] == sizes
+
+
+@pytest.mark.parametrize(("output", "count"), [("preview", 2), ("full", 4)])
+async def test_many_large_pictures_stay_well_below_what_hosts_refuse(
+    output: Output, count: int
+) -> None:
+    side = 1030
+    picture = Image(_noise(side), "image/png", side, side, 1)
+    job = (
+        Job(
+            id="j",
+            request=Txt2ImgRequest(prompt="x"),
+            model="m",
+            caller="c",
+            level=Level.NORMAL,
+            sequence=1,
+            submitted_at=0,
+            deadline=9,
+        )
+        .started("b", 1)
+        .completed(Result(images=(picture,) * count), 2)
+    )
+
+    result = await answer(job, view(job, position=None, now=2, base_url="http://h"), output)
+
+    assert len(result.model_dump_json()) < 1_000_000
+    assert sum(isinstance(block, ImageContent) for block in result.content) == count
+
+
+async def test_a_picture_goes_on_under_each_of_its_names(shared_house: House) -> None:
+    async with shared_house.client() as client:
+        made = facts(await client.call_tool("txt2img", {"prompt": "a fox", **SMALL}))["images"][0]
+        for name in (made["reference"], made["uri"], made["url"]):
+            changed = await client.call_tool(
+                "img2img", {"image": name, "prompt": "in snow", "steps": 1}
+            )
+            told = await client.call_tool("img2txt", {"image": name})
+            assert facts(changed)["images"][0]["width"] == 64
+            assert "64x64" in words(told)
+
+
+async def test_pictures_come_as_base64_and_as_data_uris(shared_house: House) -> None:
+    data = base64_of(png(48, 32))
+
+    async with shared_house.client() as client:
+        both = {"images": [data, f"data:image/png;base64,{data}"], "question": "What is it?"}
+        told = words(await client.call_tool("img2txt", both))
+
+    assert told.count("48x32") == 2
+
+
+async def test_progress_is_told_from_the_queue_on_and_grows(own_house: House, era: str) -> None:
+    own_house.sim.hold()
+    first, second = Progress(), Progress()
+
+    async with own_house.client(era) as client, asyncio.TaskGroup() as calls:
+        draw = {"prompt": "x", **SMALL}
+        calls.create_task(client.call_tool("txt2img", draw, progress_callback=first))
+        await first.until("running on sim-image")
+        calls.create_task(client.call_tool("txt2img", draw, progress_callback=second))
+        await second.until("queued, position 1 of 1")
+        own_house.sim.release()
+
+    assert "running on sim-image, attempt 1" in second.messages
+    assert second.values == sorted(set(second.values))
+
+
+async def test_when_the_wait_runs_out_the_model_is_told_what_to_call(
+    own_house: House, era: str
+) -> None:
+    own_house.sim.hold()
+    async with own_house.client(era) as client:
+        await client.call_tool("txt2img", {"prompt": "x", "wait_seconds": 0, **SMALL})
+        await own_house.running("txt2img")
+
+        late = await client.call_tool("txt2img", {"prompt": "x", "wait_seconds": 0, **SMALL})
+        still = await client.call_tool(
+            "get_job", {"job_id": facts(late)["job_id"], "wait_seconds": 0}
+        )
+        own_house.sim.release()
+        done = await client.call_tool("get_job", {"job_id": facts(late)["job_id"]})
+
+    assert (facts(late)["state"], facts(late)["position"]) == ("queued", 0)
+    assert "get_job" in facts(late)["next"]
+    assert "get_job" in words(late)
+    assert facts(late)["job_id"] in words(late)
+    assert facts(still)["state"] == "queued"
+    assert facts(done)["state"] == "completed"
+    assert any(isinstance(block, ImageContent) for block in done.content)
+
+
+async def test_a_caller_that_cancels_takes_its_running_job_along(
+    own_house: House, era: str
+) -> None:
+    own_house.sim.hold()
+    async with own_house.client(era) as client:
+        call = asyncio.create_task(client.call_tool("txt2txt", {"prompt": "x"}))
+        job_id = await own_house.running("txt2txt")
+
+        call.cancel()
+
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        job = await own_house.until(f"/mcp/get_job?job_id={job_id}&wait_seconds=5", _ended)
+    assert job["state"] == "cancelled"
+
+
+async def test_a_caller_that_cancels_takes_its_waiting_job_along(
+    own_house: House, era: str
+) -> None:
+    own_house.sim.hold()
+    draw, progress = {"prompt": "x", **SMALL}, Progress()
+    async with own_house.client(era) as client:
+        await client.call_tool("txt2img", {**draw, "wait_seconds": 0})
+        await own_house.running("txt2img")
+        call = asyncio.create_task(client.call_tool("txt2img", draw, progress_callback=progress))
+        await progress.until("queued")
+
+        call.cancel()
+
+        await own_house.until("/queue-status", lambda s: s["waiting"] == 0)
+        own_house.sim.release()
+        await own_house.until("/queue-status", lambda s: s["running"] == 0)
+    figures = await own_house.until("/mcp/get_request_metrics", lambda f: f["window"] == 2)
+    assert (figures["overall"]["completed"], figures["overall"]["cancelled"]) == (1, 1)
+
+
+async def test_a_caller_that_vanishes_takes_its_job_along(own_house: House) -> None:
+    own_house.sim.hold()
+    async with own_house.http() as http:
+        call = asyncio.create_task(http.post("/mcp", **_modern("txt2txt", '{"prompt": "x"}')))
+        await own_house.running("txt2txt")
+        call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+
+    figures = await own_house.until("/mcp/get_request_metrics", lambda f: f["total_requests"])
+    assert figures["overall"]["cancelled"] == 1
+
+
+async def test_once_the_job_id_is_given_nothing_but_cancel_job_cancels(
+    own_house: House, era: str
+) -> None:
+    own_house.sim.hold()
+    progress = Progress()
+    async with own_house.client(era) as client:
+        given = facts(await client.call_tool("txt2txt", {"prompt": "x", "wait_seconds": 0}))
+        await own_house.running("txt2txt")
+        look = asyncio.create_task(
+            client.call_tool("get_job", {"job_id": given["job_id"]}, progress_callback=progress)
+        )
+        await progress.until("running")
+        look.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await look
+
+        after = await client.call_tool("get_job", {"job_id": given["job_id"], "wait_seconds": 0})
+        cancelled = await client.call_tool("cancel_job", {"job_id": given["job_id"]})
+        gone = await client.call_tool("get_job", {"job_id": given["job_id"]})
+
+    assert facts(after)["state"] == "processing"
+    assert facts(cancelled)["state"] == "cancelled"
+    assert gone.is_error
+    assert "cancelled" in words(gone)
+
+
+async def test_low_priority_lets_others_go_first(own_house: House) -> None:
+    own_house.sim.hold()
+    draw = {"prompt": "x", "wait_seconds": 0, **SMALL}
+    async with own_house.client() as client:
+        await client.call_tool("txt2img", draw)
+        await own_house.running("txt2img")
+        low = facts(await client.call_tool("txt2img", {**draw, "priority": "low"}))
+        facts(await client.call_tool("txt2img", draw))
+
+        again = await client.call_tool("get_job", {"job_id": low["job_id"], "wait_seconds": 0})
+
+    assert (low["position"], facts(again)["position"]) == (0, 1)
+
+
+BAD: list[tuple[str, dict[str, Any], str]] = [
+    ("txt2txt", {}, "prompt"),
+    ("txt2txt", {"prompt": " "}, "prompt"),
+    ("txt2txt", {"prompt": CANARY, "messages": [{"content": CANARY}]}, "prompt"),
+    ("txt2txt", {"prompt": [CANARY]}, "prompt"),
+    ("txt2txt", {"prompt": CANARY, "temperature": 9}, "temperature: .*less than or equal to 2"),
+    ("txt2txt", {"prompt": CANARY, "temperature": "hot" + CANARY}, "temperature"),
+    ("txt2txt", {"prompt": CANARY, "max_tokens": 10**300}, "max_tokens: .*1000000"),
+    ("txt2txt", {"prompt": CANARY, "seed": -1}, "seed: .*greater than or equal to 0"),
+    ("txt2txt", {"prompt": CANARY, "stop": [CANARY] * 9}, "stop: .*8"),
+    ("txt2txt", {"prompt": CANARY, "wait_seconds": 601}, "wait_seconds: .*600"),
+    ("txt2txt", {"prompt": CANARY, "priority": CANARY}, "priority: .*normal"),
+    ("txt2txt", {"prompt": CANARY, "temperatur": 1}, "temperatur: .*did you mean temperature"),
+    ("txt2txt", {"prompt": "x", "messages": [{"role": CANARY, "content": ""}]}, "messages.0.role"),
+    ("txt2txt", {"prompt": CANARY, "model": CANARY}, "model_not_found: .*sim-chat"),
+    ("txt2txt", {"prompt": CANARY, "model": "sim-image"}, "not for txt2txt.*sim-chat"),
+    ("txt2txt", {"prompt": CANARY, "model": "../../etc/passwd" + CANARY}, "model_not_found"),
+    ("txt2txt", {"prompt": CANARY, "model": CANARY * 100}, "model: .*256"),
+    ("txt2txt", {"prompt": "x" * 1_000_001}, "messages.0.content: .*1000000"),
+    ("txt2img", {}, "prompt"),
+    ("txt2img", {"prompt": ""}, "prompt"),
+    ("txt2img", {"prompt": CANARY, "size": "huge"}, "size must be WIDTHxHEIGHT"),
+    ("txt2img", {"prompt": CANARY, "size": "9x9"}, "width: .*16"),
+    ("txt2img", {"prompt": CANARY, "size": "64x64", "width": 64}, "either size"),
+    ("txt2img", {"prompt": CANARY, "width": 4097}, "width: .*4096"),
+    ("txt2img", {"prompt": CANARY, "width": 4096, "height": 4096}, "16,000,000"),
+    ("txt2img", {"prompt": CANARY, "steps": 0}, "steps: .*1"),
+    ("txt2img", {"prompt": CANARY, "n": 10**9}, "n: .*8"),
+    ("txt2img", {"prompt": CANARY, "negative_prompt": f"a|{CANARY}"}, "negative_prompt"),
+    ("img2img", {"prompt": CANARY}, "image"),
+    ("img2img", {"prompt": CANARY, "image": ""}, "image"),
+    ("img2img", {"prompt": "x", "image": CANARY * 100_000 + "!"}, "image is not valid base64"),
+    ("img2img", {"prompt": "x", "image": base64_of(CANARY.encode())}, "image is not a PNG"),
+    ("img2img", {"prompt": "x", "image": base64_of(png(1, 1))}, "1x1 pixels.* 16 to 4096"),
+    ("img2img", {"prompt": "x", "image": base64_of(b"<svg>CANARY-4711</svg>")}, "image is not"),
+    ("img2img", {"prompt": "x", "image": f"http://{CANARY}/a.png"}, "image must not be an address"),
+    ("img2img", {"prompt": "x", "image": "job:nosuchjob"}, "job_not_found"),
+    ("img2txt", {}, "image"),
+    ("img2txt", {"image": "x", "images": ["x"]}, "image"),
+    ("img2txt", {"images": [base64_of(png())] * 9}, "images: .*8"),
+    ("get_job", {"job_id": CANARY}, "job_not_found"),
+    ("get_job", {}, "job_id"),
+    ("cancel_job", {"job_id": CANARY}, "job_not_found"),
+    ("draw_me" + CANARY, {}, "unknown_tool: .*txt2img"),
+]
+
+
+@pytest.mark.parametrize(("tool", "arguments", "says"), BAD)
+async def test_bad_input_is_answered_with_what_to_change(
+    shared_house: House, tool: str, arguments: dict[str, Any], says: str
+) -> None:
+    async with shared_house.client() as client:
+        result = await client.call_tool(tool, arguments)
+
+    assert result.is_error
+    assert len(result.content) == 1
+    assert _matches(says, words(result))
+    assert CANARY not in words(result)
+    assert len(words(result)) < 400
+
+
+def _bomb() -> bytes:
+    """Claim 13000x13000 pixels in a few bytes."""
+    return png(64, 64)[:16] + (13_000).to_bytes(4, "big") * 2 + png(64, 64)[24:]
+
+
+async def test_a_picture_that_would_unpack_to_gigabytes_is_refused(shared_house: House) -> None:
+    async with shared_house.client() as client:
+        result = await client.call_tool("img2txt", {"image": base64_of(_bomb())})
+
+    assert result.is_error
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        '{"prompt": "CANARY-4711", "temperature": NaN}',
+        '{"prompt": "CANARY-4711", "temperature": Infinity}',
+        '{"prompt": "CANARY-4711", "temperature": 1e999}',
+        '{"prompt": "CANARY-4711", "wait_seconds": NaN}',
+        '{"prompt": "CANARY-4711", "seed": %s}' % ("9" * 5000),
+        '{"prompt": "CANARY-4711 \\ud800"}',
+        '{"prompt": "CANARY-4711"',
+        '{"prompt": %s}' % ("[" * 100_000),
+    ],
+)
+async def test_json_that_no_client_would_send_is_refused(
+    shared_house: House, arguments: str
+) -> None:
+    async with shared_house.http() as http:
+        response = await http.post("/mcp", **_modern("txt2txt", arguments))
+
+    assert response.status_code in (200, 400)
+    assert "error" in response.text.lower()
+    assert CANARY not in response.text
+
+
+async def test_a_body_that_is_too_large_is_refused_readably(shared_house: House) -> None:
+    async with shared_house.http() as http:
+        response = await http.post("/mcp", **_modern("txt2txt", " " * (33 * 2**20)))
+
+    assert response.status_code == 413
+    assert response.json()["error"]["message"] == "the body must be at most 33,554,432 bytes"
+
+
+async def test_foreign_hosts_and_pages_stay_outside(shared_house: House) -> None:
+    async with shared_house.http() as http:
+        for header, status in (({"host": "evil.example"}, 421), ({"origin": "http://evil"}, 403)):
+            request = _modern("get_queue_status")
+            request["headers"] |= header
+            assert (await http.post("/mcp", **request)).status_code == status
+
+
+async def test_a_failure_of_the_backend_names_the_job(own_house: House, era: str) -> None:
+    own_house.sim.add_fault("status", status=400, message=f"bad {CANARY}")
+
+    async with own_house.client(era) as client:
+        result = await client.call_tool("txt2txt", {"prompt": "x"})
+        figures = facts(await client.call_tool("get_error_metrics"))
+
+    assert result.is_error
+    assert words(result).startswith("backend_rejected: ")
+    assert f"(job {figures['recent_errors'][0]['job_id']})" in words(result)
+    assert "Error executing tool" not in words(result)
+
+
+async def test_a_full_queue_says_when_to_try_again() -> None:
+    with house(max_waiting=1) as small:
+        small.sim.hold()
+        draw = {"prompt": "x", "wait_seconds": 0, **SMALL}
+        async with small.client() as client:
+            await client.call_tool("txt2img", draw)
+            await small.running("txt2img")
+            await client.call_tool("txt2img", draw)
+
+            result = await client.call_tool("txt2img", draw)
+        small.sim.release()
+
+    assert result.is_error
+    assert _matches("queue_full: .*Try again in", words(result))
+
+
+async def test_pictures_that_do_not_exist_are_not_found(shared_house: House, era: str) -> None:
+    async with shared_house.client(era) as client:
+        made = facts(await client.call_tool("txt2txt", {"prompt": "repeat: x"}))["job_id"]
+        for address in ("nosuchjob/0", f"{made}/0", f"{made}/x", f"{made}/-1"):
+            with pytest.raises(MCPError) as caught:
+                await client.read_resource(f"inference://images/{address}")
+            assert caught.value.code == -32602
+
+
+async def test_the_tools_are_few_and_say_what_they_take(shared_house: House, era: str) -> None:
+    async with shared_house.client(era) as client:
+        tools = {tool.name: tool for tool in (await client.list_tools()).tools}
+        templates = (await client.list_resource_templates()).resource_templates
+        assert client.instructions is not None
+        assert "get_job" in client.instructions
+
+    assert tools.keys() == NAMES
+    assert [t.uri_template for t in templates] == ["inference://images/{job_id}/{index}"]
+    for tool in tools.values():
+        assert tool.description
+        assert tool.title
+        assert tool.output_schema is not None
+        assert tool.annotations is not None
+        for name, schema in tool.input_schema["properties"].items():
+            assert schema.get("description"), f"{tool.name}.{name}"
+        assert len(json.dumps(tool.input_schema)) < 3000
+
+
+@pytest.mark.parametrize("kind", [Txt2TxtRequest, Txt2ImgRequest, Img2ImgRequest, Img2TxtRequest])
+async def test_the_tools_tell_the_ranges_that_the_core_enforces(
+    shared_house: House, kind: Any
+) -> None:
+    async with shared_house.client() as client:
+        tools = {tool.name: tool for tool in (await client.list_tools()).tools}
+
+    told = tools[str(kind.modality)].input_schema["properties"]
+    enforced = kind.model_json_schema()["properties"]
+    for name in told.keys() & enforced.keys() - {"model", "messages", "prompt", "image", "images"}:
+        assert _ranges(told[name]) == _ranges(enforced[name]) or name == "question", name
+
+
+async def test_the_figures_are_structured(shared_house: House, era: str) -> None:
+    async with shared_house.client(era) as client:
+        await client.call_tool("txt2txt", {"prompt": "repeat: x"})
+        status = facts(await client.call_tool("get_queue_status"))
+        models = facts(await client.call_tool("list_models"))
+        requests = facts(await client.call_tool("get_request_metrics", {"dummy": "x"}))
+        errors = facts(await client.call_tool("get_error_metrics"))
+
+    assert status["queues"]["txt2txt"]["priority"] == 1
+    assert {"sim-chat", "sim-image"} <= {model["name"] for model in models["models"]}
+    assert requests["by_modality"]["txt2txt"]["completed"] >= 1
+    assert "recent_errors" in errors
+
+
+async def test_without_http_the_addresses_are_those_of_home() -> None:
+    servers: list[Any] = []
+    app = create_app(
+        Settings(log_file=None, log_level="error"), backends=[], extend_mcp=servers.append
+    )
+
+    async with app.router.lifespan_context(app), Client(servers[0]) as client:
+        given = facts(await client.call_tool("txt2txt", {"prompt": "x", "wait_seconds": 0}))
+        again = facts(await client.call_tool("cancel_job", {"job_id": given["job_id"]}))
+
+    assert (given["state"], again["state"]) == ("queued", "cancelled")
+
+
+async def test_a_mistake_of_ours_is_logged_and_not_shown(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    servers: list[Any] = []
+    create_app(Settings(log_file=None), backends=[], extend_mcp=servers.append)
+
+    @servers[0].tool()
+    async def mistaken() -> str:
+        raise RuntimeError(CANARY)
+
+    async with Client(servers[0]) as client:
+        result = await client.call_tool("mistaken")
+
+    assert result.is_error
+    assert words(result) == "internal_error: the server made a mistake; its log says more."
+    assert "the tool mistaken failed unexpectedly" in caplog.text
+
+
+def _modern(tool: str, arguments: str = "{}") -> dict[str, Any]:
+    """Make a tool call in the protocol of 2026, which needs no session; arguments are raw JSON."""
+    meta = {
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientInfo": {"name": "test", "version": "1"},
+        "io.modelcontextprotocol/clientCapabilities": {},
+    }
+    params = {"name": tool, "_meta": meta, "arguments": "ARGUMENTS"}
+    body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+    return {
+        "content": json.dumps(body).replace('"ARGUMENTS"', arguments),
+        "headers": {
+            "content-type": "application/json",
+            "accept": "application/json, text/event-stream",
+            "mcp-protocol-version": "2026-07-28",
+            "mcp-method": "tools/call",
+            "mcp-name": tool,
+        },
+    }
+
+
+def _ended(job: Any) -> bool:
+    return job["state"] not in ("queued", "processing", "retrying")
+
+
+def _matches(pattern: str, text: str) -> bool:
+    return re.search(pattern, text, re.DOTALL) is not None
+
+
+def _ranges(schema: dict[str, Any]) -> dict[str, Any]:
+    """Take the limits out of a schema, wherever an optional field keeps them."""
+    kept: dict[str, Any] = {}
+    for part in (schema, *schema.get("anyOf", [])):
+        for key in ("minimum", "maximum", "exclusiveMinimum", "maxItems"):
+            if key in part:
+                kept[key] = part[key]
+    return kept
+
+
+def _noise(side: int) -> bytes:
+    buffer = io.BytesIO()
+    pixels = random.Random(1).randbytes(side * side * 3)
+    PIL.Image.frombytes("RGB", (side, side), pixels).save(buffer, "PNG", compress_level=0)
+    return buffer.getvalue()

@@ -1,0 +1,87 @@
+"""A real server on a loopback socket, for tests of the doors: `with serving(app) as url:`."""
+
+import asyncio
+import socket
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Self
+
+import uvicorn
+
+PATIENCE_S = 10.0
+
+
+class RunningServer:
+    """An ASGI application under uvicorn, in a thread of its own, on a port that was free."""
+
+    def __init__(self, app: Any, *, port: int = 0) -> None:
+        self._app = app
+        self._port = port
+        self._server: _Server | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def port(self) -> int:
+        return self._port
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._port}"
+
+    def __enter__(self) -> Self:
+        # With its protocol named: only then asyncio switches Nagle's algorithm off, which would
+        # hold the end of every answer back for 40 ms.
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", self._port))
+        self._port = int(listener.getsockname()[1])
+        config = uvicorn.Config(
+            self._app,
+            http="h11",
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=1,
+        )
+        self._server = server = _Server(config)
+        self._thread = threading.Thread(
+            target=lambda: asyncio.run(server.serve(sockets=[listener])),
+            name=f"server:{self._port}",
+            daemon=True,
+        )
+        self._thread.start()
+        if not server.ready.wait(PATIENCE_S):
+            raise RuntimeError("the server did not start")
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        assert self._server is not None
+        assert self._thread is not None
+        self._server.should_exit = True
+        self._thread.join(PATIENCE_S)
+        assert not self._thread.is_alive(), "the server did not stop"
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ready = threading.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.ready.set()
+
+
+@contextmanager
+def serving(app: Any) -> Generator[str]:
+    """Serve an application and tell its address, without a slash at the end."""
+    with RunningServer(app) as server:
+        yield server.url
