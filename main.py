@@ -1,10 +1,10 @@
 """ASGI entry point: ``uvicorn main:app``; ``python main.py`` is the command line."""
 
-from src.cli import main
+if __name__ == "__main__":
+    from src.cli import main
+
+    raise SystemExit(main())
 
 from src.app import create_app
 
 app = create_app()  # opens nothing: sockets, files and tasks begin with the lifespan
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -55,12 +55,11 @@ class Stage:
         self._random = random.Random(depth)
         self._names = [f"model-{n}" for n in range(scene.models)]
         self._sequence = 0
-        self._running: deque[str] = deque()
+        self._running: deque[Start] = deque()
         capacity = Capacity(
             {f"gpu-{n}": BackendLimits(resident=scene.resident) for n in range(scene.backends)},
             {name: ModelLimits(parallel=scene.parallel) for name in self._names},
         )
-        self._models: dict[str, str] = {}
         self.scheduler = Scheduler(
             capacity, bounds=Bounds(waiting=10**9, per_modality=10**9, waiting_bytes=10**15)
         )
@@ -83,10 +82,8 @@ class Stage:
     def _entry(self, model: str | None) -> Entry:
         self._sequence += 1
         number = self._sequence % len(self._names) if model is None else self._names.index(model)
-        job_id = f"job-{self._sequence:012}"
-        self._models[job_id] = self._names[number]
         return Entry(
-            id=job_id,
+            id=f"job-{self._sequence:012}",
             modality=priority_order[number % len(priority_order)],
             level=self._random.choice(tuple(Level)),
             model=self._names[number],
@@ -98,17 +95,16 @@ class Stage:
 
     def decide(self) -> int:
         """Carry out decisions until there are none; return how many there were."""
-        count = 0
-        while decisions := self.scheduler.next(NOW):
-            count += len(decisions)
-            for decision in decisions:
-                match decision:
-                    case Start(job_id):
-                        self._running.append(job_id)
-                    case Load(_, backend, model):
-                        self.scheduler.loaded(backend, model)
-                    case _:
-                        raise AssertionError("no deadline passes here")
+        count, loads = 0, True
+        while loads:
+            loads = False
+            for decision in self.scheduler.next(NOW):
+                count += 1
+                if isinstance(decision, Load):
+                    loads = True
+                    self.scheduler.loaded(decision.backend, decision.model)
+                elif isinstance(decision, Start):
+                    self._running.append(decision)
         return count
 
     def cycles(self, count: int) -> float:
@@ -116,21 +112,14 @@ class Stage:
         seconds, decisions = 0.0, 0
         scheduler, running = self.scheduler, self._running
         for _ in range(count):
-            if len(running) > 1:
-                running.rotate(-self._random.randrange(len(running)))
+            running.rotate(-self._random.randrange(len(running)))
             ended = running.popleft()
-            entry = self._entry(self._models[ended])
+            entry = self._entry(ended.model)
             began = perf_counter()
-            scheduler.ended(ended, NOW)
+            scheduler.ended(ended.job_id, NOW)
             scheduler.submit(entry)
-            found = scheduler.next(NOW)
-            while len(found) == 1 and isinstance(load := found[0], Load):
-                decisions += 1
-                scheduler.loaded(load.backend, load.model)
-                found = scheduler.next(NOW)
+            decisions += self.decide()
             seconds += perf_counter() - began
-            decisions += len(found)
-            running.extend(d.job_id for d in found)
         return decisions / seconds
 
     def submit_withdraw_position(self, count: int) -> tuple[float, float, float]:
@@ -152,12 +141,10 @@ def _seconds(work: Callable[[], object]) -> float:
 
 def _bytes_per_entry(depth: int) -> float:
     tracemalloc.start()
-    before, _ = tracemalloc.get_traced_memory()
     stage = Stage(SCENES[3], depth)
-    after, _ = tracemalloc.get_traced_memory()
-    names = sum(sys.getsizeof(key) for key in stage._models) * 0  # noqa: SLF001
+    used, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    return (after - before - names) / depth
+    return used / stage.scheduler.waiting
 
 
 def _row(name: str, values: Sequence[str]) -> None:

@@ -90,8 +90,10 @@ def fields(model: type[BaseModel]) -> Iterator[tuple[str, str]]:
 def definition(model: type[BaseModel]) -> Iterator[Row]:
     """Each key of a file: name, default, meaning."""
     for name, field in model.model_fields.items():
-        yield code(name), "required" if field.is_required() else default(field), (
-            field.description or ""
+        yield (
+            code(name),
+            "required" if field.is_required() else default(field),
+            (field.description or ""),
         )
 
 

@@ -122,7 +122,8 @@ class Capacity:
         `None` means that the backend does not say: it may then be asked for any model, or the
         models believed resident stay so unless the backend was away. A model that is busy here
         stays whatever the backend reported. One that is being loaded is not there yet, and one
-        that leaves for it is not there any more.
+        that leaves for it is not there any more. Idle models beyond the backend's limits are not
+        counted on: to use them they are loaded by name, as if they were not there.
         """
         b = self._backends[backend]
         b.offers = None if offers is None else frozenset(offers)
@@ -132,6 +133,11 @@ class Capacity:
         b.running = {m: n for m, n in b.running.items() if n or m in seen} | {
             m: 0 for m in sorted(seen) if m not in b.running
         }
+        for m in reversed(list(b.running)):
+            if self._used(b) <= b.limits.room or len(b.running) == 1:
+                break
+            if not b.running[m]:
+                del b.running[m]
         self._recount(b)
 
     def backend_down(self, backend: str) -> None:
@@ -278,13 +284,13 @@ class Capacity:
     def _make_room(
         self, model: str, backends: Iterable[_Backend], *, free_only: bool
     ) -> LoadFirst | None:
+        if free_only:
+            backends = [b for b in backends if b.loading is None and self._excess(model, b) <= 0]
         rooms = [
             _Room(sum(b.running[m] for m in evicted), b.loading is not None, evicted, b)
             for b in backends
             if not b.reserved and (evicted := self._evicted_for(model, b)) is not None
         ]
-        if free_only:
-            rooms = [room for room in rooms if not room.evicted and not room.loading]
         if not rooms:
             return None
         best = min(rooms, key=lambda room: (room.busy, room.loading, len(room.evicted)))
@@ -300,7 +306,7 @@ class Capacity:
 
         None when room cannot come about before the present load is over.
         """
-        excess = self._used(b) + self._weight(model, b) - b.limits.room
+        excess = self._excess(model, b)
         if excess <= 0:
             return []
         evicted: list[str] = []
@@ -316,6 +322,9 @@ class Capacity:
                 excess += self._weight(resident, b)
                 evicted.remove(resident)
         return evicted
+
+    def _excess(self, model: str, b: _Backend) -> float:
+        return self._used(b) + self._weight(model, b) - b.limits.room
 
     def _used(self, b: _Backend) -> float:
         models = b.running if b.loading is None else (*b.running, b.loading)

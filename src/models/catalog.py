@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from .capacity import ModelLimits
 from .errors import InvalidInput, UnknownModel
@@ -12,6 +12,14 @@ from .modality import Modality
 from .ports import OfferedModel
 from .queues import model_sets
 from .requests import REQUESTS, Img2ImgRequest, InferenceRequest
+
+_CONTENT = {"model", "messages", "prompt", "image", "images", "question"}
+_SMALLEST: Mapping[Modality, dict[str, object]] = {
+    Modality.TXT2TXT: {"prompt": "?"},
+    Modality.TXT2IMG: {"prompt": "?"},
+    Modality.IMG2IMG: {"prompt": "?", "image": "?"},
+    Modality.IMG2TXT: {"image": "?"},
+}
 
 
 class ModelDefinition(BaseModel):
@@ -45,10 +53,17 @@ class ModelDefinition(BaseModel):
 
     @field_validator("defaults")
     @classmethod
-    def _defaults_are_fields(cls, value: dict[str, object]) -> dict[str, object]:
+    def _defaults_fit(cls, value: dict[str, object]) -> dict[str, object]:
         known = {name for request in REQUESTS.values() for name in request.model_fields}
-        if unknown := sorted(value.keys() - known):
-            raise ValueError(f"no request has the field {unknown[0]!r}")
+        if unknown := sorted(value.keys() - (known - _CONTENT)):
+            raise ValueError(f"no request has an option {unknown[0]!r}")
+        for modality, request in REQUESTS.items():
+            own = {k: v for k, v in value.items() if k in request.model_fields}
+            try:
+                request.model_validate(_SMALLEST[modality] | own)
+            except ValidationError as error:
+                first = error.errors()[0]
+                raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
         return value
 
     @property

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import assert_never
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,8 @@ def collect(chunks: Iterable[Chunk]) -> Result:
                 images.append(chunk)
             case Finish():
                 finish = chunk
+            case _:
+                assert_never(chunk)
     return Result(
         text="".join(text), reasoning="".join(reasoning), images=tuple(images), finish=finish
     )

@@ -194,7 +194,7 @@ def _add_generators(server: MCPServer, run: _Caller, default_wait: float) -> Non
         """Ask a language model on the local server. Give `prompt`, or `messages`, not both."""
         if bool(prompt.strip()) == bool(messages):
             raise InvalidInput("give either prompt or messages, and not empty", param="prompt")
-        turns: list[object] = [*(messages or [{"role": "user", "content": prompt}])]
+        turns: list[object] = [*messages] if messages else [{"role": "user", "content": prompt}]
         if system:
             turns.insert(0, {"role": "system", "content": system})
         request = _checked(

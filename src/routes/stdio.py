@@ -1,31 +1,41 @@
 """The stdio door: a bridge from stdin and stdout to the MCP endpoint of a running server.
 
 However many hosts start a bridge, there is one queue, in the server. Cancellation and progress
-travel through, whichever protocol era the host speaks; the bridge itself speaks the newest one.
+travel through, whichever protocol era the host speaks. Towards the server the bridge speaks the
+newest one, which knows no sessions: so every request can open a connection of its own, and a
+server that is restarted is found again without the host noticing.
 """
 
-from typing import Any
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar, cast
 
 import httpx2
-from mcp import Client
+from mcp import Client, MCPError
 from mcp.client.streamable_http import streamable_http_client
 from mcp.server import Server, ServerRequestContext
 from mcp.server.stdio import stdio_server
 from mcp.types import (
+    CONNECTION_CLOSED,
     CallToolRequestParams,
     CallToolResult,
+    Implementation,
     ListResourcesResult,
     ListResourceTemplatesResult,
     ListToolsResult,
     PaginatedRequestParams,
     ReadResourceRequestParams,
     ReadResourceResult,
+    TextContent,
 )
 
 from .. import __version__
 
+ERA = "2026-07-28"
+
 Context = ServerRequestContext[Any, Any]
 _Page = PaginatedRequestParams | None
+_T = TypeVar("_T")
 
 _CONNECT_S = 5.0
 _SILENCE_S = 60.0  # the server sends a sign of life every 15 s while it works
@@ -35,52 +45,119 @@ async def serve_stdio(url: str) -> None:
     """Carry messages between stdin and stdout and the MCP endpoint at `url`, until stdin ends.
 
     stdout belongs to the protocol: nothing else may write there.
+
+    Raises:
+        MCPError: no server answers at `url`.
+
     """
     timeout = httpx2.Timeout(_SILENCE_S, connect=_CONNECT_S)
-    async with (
-        httpx2.AsyncClient(timeout=timeout, trust_env=False) as http,
-        Client(
-            streamable_http_client(url, http_client=http, max_sse_event_size=None), cache=None
-        ) as upstream,
-        stdio_server() as (reader, writer),
-    ):
-        server = bridge(upstream)
-        await server.run(reader, writer, server.create_initialization_options())
+    async with httpx2.AsyncClient(timeout=timeout, trust_env=False) as http:
+        server = await bridge(Upstream(url, http))
+        async with stdio_server() as (reader, writer):
+            await server.run(reader, writer, server.create_initialization_options())
 
 
-def bridge(upstream: Client) -> Server[Any]:
-    """Make a server that answers as `upstream` does."""
+class Upstream:
+    """The server on the other side of the bridge."""
+
+    def __init__(self, url: str, http: httpx2.AsyncClient) -> None:
+        self._url = url
+        self._http = http
+
+    @asynccontextmanager
+    async def client(self, mode: str = ERA) -> AsyncGenerator[Client]:
+        """Open a connection for one request."""
+        transport = streamable_http_client(
+            self._url, http_client=self._http, max_sse_event_size=None
+        )
+        async with Client(transport, mode=mode, cache=None) as client:
+            yield client
+
+    async def ask(self, question: Callable[[Client], Awaitable[_T]], mode: str = ERA) -> _T:
+        """Put one question to the server.
+
+        Raises:
+            MCPError: its refusal, or ours when it cannot be reached.
+
+        """
+        try:
+            async with self.client(mode) as client:
+                return await question(client)
+        except ExceptionGroup as group:
+            match _only(group):
+                case MCPError() as refusal:
+                    raise refusal from None
+                case httpx2.TransportError():
+                    raise MCPError(
+                        code=CONNECTION_CLOSED,
+                        message=f"the inference manager at {self._url} does not answer; "
+                        "start it with `inference-manager serve` and try again",
+                    ) from None
+                case _:
+                    raise
+
+
+async def bridge(upstream: Upstream) -> Server[Any]:
+    """Make a server that answers as `upstream` does.
+
+    Raises:
+        MCPError: it cannot be reached.
+
+    """
 
     async def list_tools(_: Context, page: _Page) -> ListToolsResult:
-        return await upstream.list_tools(cursor=_cursor(page))
+        return await upstream.ask(lambda client: client.list_tools(cursor=_cursor(page)))
 
     async def call_tool(ctx: Context, call: CallToolRequestParams) -> CallToolResult:
         async def relay(progress: float, total: float | None, message: str | None) -> None:
             await ctx.session.report_progress(progress, total, message)
 
-        return await upstream.call_tool(call.name, call.arguments, progress_callback=relay)
+        def question(client: Client) -> Awaitable[CallToolResult]:
+            return client.call_tool(call.name, call.arguments, progress_callback=relay)
+
+        try:
+            return await upstream.ask(question)
+        except MCPError as error:
+            if error.code != CONNECTION_CLOSED:
+                raise
+            # Models see the results of tools, but hardly any host shows them protocol errors.
+            text = TextContent(type="text", text=f"server_unreachable: {error}.")
+            return CallToolResult(content=[text], is_error=True)
 
     async def list_resources(_: Context, page: _Page) -> ListResourcesResult:
-        return await upstream.list_resources(cursor=_cursor(page))
+        return await upstream.ask(lambda client: client.list_resources(cursor=_cursor(page)))
 
     async def list_templates(_: Context, page: _Page) -> ListResourceTemplatesResult:
-        return await upstream.list_resource_templates(cursor=_cursor(page))
+        return await upstream.ask(
+            lambda client: client.list_resource_templates(cursor=_cursor(page))
+        )
 
     async def read_resource(_: Context, which: ReadResourceRequestParams) -> ReadResourceResult:
-        return await upstream.read_resource(str(which.uri))
+        return await upstream.ask(lambda client: client.read_resource(str(which.uri)))
 
-    info = upstream.server_info
+    async def introduce(client: Client) -> tuple[Implementation | None, str | None]:
+        return client.server_info, client.instructions
+
+    info, instructions = await upstream.ask(introduce, mode="auto")
     return Server(
         info.name if info is not None else "inference-manager",
         title=info.title if info is not None else None,
         version=info.version if info is not None else __version__,
-        instructions=upstream.instructions,
+        instructions=instructions,
         on_list_tools=list_tools,
         on_call_tool=call_tool,
         on_list_resources=list_resources,
         on_list_resource_templates=list_templates,
         on_read_resource=read_resource,
     )
+
+
+def _only(error: Exception) -> Exception:
+    """Take the one error out of the groups that task groups wrap around it."""
+    if not isinstance(error, ExceptionGroup):
+        return error
+    inner = cast("ExceptionGroup[Exception]", error).exceptions
+    return _only(inner[0]) if len(inner) == 1 else cast("Exception", error)
 
 
 def _cursor(page: _Page) -> str | None:

@@ -38,4 +38,5 @@ def _read(path: Path) -> ModelDefinition:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
-        raise BadModelFile(f"{path}: {where}: {first['msg']}") from error
+        why = first["msg"].removeprefix("Value error, ")
+        raise BadModelFile(f"{path}: {where}: {why}") from error

@@ -136,6 +136,11 @@ class PlainScheduler:
         kept = [m for m in host.resident if m in there or self.attempts(backend, m)]
         host.resident = kept + sorted(there.difference(kept))
         host.up = True
+        coming = [] if host.loading is None else [host.loading]
+        for model in reversed(host.resident.copy()):
+            if len(host.resident) > 1 and not self.fits(backend, [*host.resident, *coming]):
+                if not self.attempts(backend, model):
+                    host.resident.remove(model)
 
     def backend_down(self, backend: str) -> None:
         self.hosts[backend].up = False

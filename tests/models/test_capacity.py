@@ -4,6 +4,7 @@ from src.models.capacity import BackendLimits, Capacity, LoadFirst, ModelLimits,
 
 NOW = 1_000.0
 TWO = ModelLimits(parallel=2)
+ONE_MODEL = BackendLimits(resident=1)
 
 
 def up(*backends: Capacity) -> None:
@@ -13,7 +14,7 @@ def up(*backends: Capacity) -> None:
 
 def one(
     *resident: str,
-    limits: BackendLimits = BackendLimits(),
+    limits: BackendLimits = ONE_MODEL,
     models: dict[str, ModelLimits] | None = None,
 ) -> Capacity:
     capacity = Capacity({"gpu": limits}, models)
@@ -24,7 +25,7 @@ def one(
 def two(
     first: tuple[str, ...] = (),
     second: tuple[str, ...] = (),
-    limits: BackendLimits = BackendLimits(),
+    limits: BackendLimits = ONE_MODEL,
     models: dict[str, ModelLimits] | None = None,
 ) -> Capacity:
     capacity = Capacity({"left": limits, "right": limits}, models)
@@ -161,21 +162,12 @@ def test_a_model_at_home_takes_free_memory_but_no_other_models_place() -> None:
 
 
 def test_a_model_that_is_drained_at_home_may_move() -> None:
-    capacity = two(("m",), ("other",), models={"m": TWO, "other": TWO})
+    capacity = two(("m",), ("idle",), models={"m": TWO})
+    capacity.backend_up("right", offers=["m", "idle"], resident=None)
     capacity.occupy("left", "m")
-    capacity.occupy("right", "other")
-    capacity.occupy("right", "other")
     assert capacity.place("better", NOW) is None
 
-    assert capacity.place("m", NOW) is None
-
-    capacity.vacate("right", "other")
-    capacity.vacate("right", "other")
-    capacity.new_round()
-    capacity.occupy("right", "other")
-    assert capacity.place("better", NOW) is None
-    assert capacity.place("m", NOW) is None
-    assert capacity.place("other", NOW) is None
+    assert capacity.place("m", NOW) == LoadFirst("right", ("idle",))
 
 
 def test_a_load_goes_where_the_least_has_to_give_way() -> None:
@@ -276,6 +268,16 @@ def test_a_report_of_residents_drops_the_idle_and_keeps_the_busy() -> None:
     assert capacity.resident("gpu") == {"busy": 1, "new": 0}
 
 
+def test_more_idle_models_than_may_be_resident_are_not_counted_on() -> None:
+    capacity = Capacity({"a": BackendLimits(resident=1)})
+    capacity.backend_up("a", offers=None, resident={"chat"})
+
+    capacity.backend_up("a", offers=None, resident={"another", "chat", "image"})
+
+    assert capacity.resident("a") == {"chat": 0}
+    assert capacity.place("image", 0.0) == LoadFirst("a", ("chat",))
+
+
 def test_a_backend_that_does_not_say_is_believed_unless_it_was_away() -> None:
     stayed, left = one("m"), one("m")
     left.backend_down("gpu")
@@ -307,6 +309,10 @@ def test_limits_may_change_while_attempts_run() -> None:
 
     capacity.set_models({"m": TWO})
     assert capacity.place("m", NOW) == Run("gpu")
+    capacity.occupy("gpu", "m")
+    capacity.set_models({})
+    capacity.vacate("gpu", "m")
+    assert capacity.place("m", NOW) is None
 
 
 def test_capacity_shows_what_runs_where() -> None:

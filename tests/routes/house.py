@@ -78,15 +78,14 @@ class Progress:
 def house(**settings: Any) -> Generator[House]:
     """Build one; it has looked at its backend when it is handed over."""
     with Simulator(SimulatorConfig(speed=0)) as simulator:
-        values = {
+        values: dict[str, Any] = {
             "localai_url": simulator.url,
             "log_file": None,
             "log_level": "error",
             "grace_s": 0,
+            **settings,
         }
-        app = create_app(
-            Settings(**{**values, **settings}), retry=RetryPolicy(attempts=2, base_s=0.01)
-        )
+        app = create_app(Settings(**values), retry=RetryPolicy(attempts=2, base_s=0.01))
         with serving(app) as url:
             _wait_until_ready(url)
             yield House(url, simulator.control)
@@ -112,7 +111,7 @@ def facts(result: CallToolResult) -> dict[str, Any]:
     """Take the structured content out of a result that is no error."""
     assert not result.is_error, words(result)
     assert result.structured_content is not None
-    return result.structured_content
+    return dict(result.structured_content)
 
 
 def words(result: CallToolResult) -> str:

@@ -2,6 +2,7 @@ import asyncio
 import base64
 import json
 import re
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import httpx2
@@ -305,7 +306,7 @@ async def test_a_body_that_is_too_large_is_refused_readably(shared_house: House)
 
 
 async def test_a_body_of_unknown_length_is_measured(shared_house: House) -> None:
-    async def pieces() -> Any:
+    async def pieces() -> AsyncGenerator[bytes]:
         for _ in range(34):
             yield b"A" * 2**20
 

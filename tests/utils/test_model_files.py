@@ -34,7 +34,9 @@ def test_a_folder_that_does_not_exist_holds_no_definitions(tmp_path: Path) -> No
         ("modality: txt2img", "name"),
         ("name: a\nmodality: txt2video", "modality"),
         ("name: a\ncolour: red", "colour"),
-        ("name: a\ndefaults: {colour: red}", "no request has the field 'colour'"),
+        ("name: a\ndefaults: {colour: red}", "no request has an option 'colour'"),
+        ("name: a\ndefaults: {prompt: red}", "no request has an option 'prompt'"),
+        ("name: a\ndefaults: {steps: 9999}", "steps: Input should be less than or equal to 150"),
         ("name: a\nparallel: 0", "parallel"),
     ],
 )

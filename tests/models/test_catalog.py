@@ -1,0 +1,183 @@
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from src.models.capacity import ModelLimits
+from src.models.catalog import Catalog, ModelDefinition
+from src.models.errors import InvalidInput, UnknownModel
+from src.models.modality import Modality
+from src.models.ports import OfferedModel
+from src.models.requests import Img2ImgRequest, Txt2ImgRequest, Txt2TxtRequest
+
+from .making import CHAT, DRAW, EDIT, LOOK, chat
+
+
+def offered(**models: frozenset[Modality] | set[Modality] | None) -> list[OfferedModel]:
+    return [
+        OfferedModel(name, None if uses is None else frozenset(uses))
+        for name, uses in models.items()
+    ]
+
+
+def draw(**fields: Any) -> Txt2ImgRequest:
+    return Txt2ImgRequest.model_validate({"prompt": "p", **fields})
+
+
+def edit(**fields: Any) -> Img2ImgRequest:
+    return Img2ImgRequest.model_validate({"prompt": "p", "image": "aGk=", **fields})
+
+
+def defined(name: str, **fields: Any) -> ModelDefinition:
+    return ModelDefinition.model_validate({"name": name, **fields})
+
+
+def test_before_any_backend_has_answered_every_name_is_taken() -> None:
+    catalog = Catalog()
+
+    assert not catalog.known
+    assert catalog.resolve(chat(model="anything")) == "anything"
+    assert catalog.resolve(chat()) is None
+    assert catalog.mismatches() == []
+
+
+def test_a_request_without_a_name_gets_the_default_of_its_modality() -> None:
+    models = offered(b={CHAT}, a={CHAT}, c={DRAW})
+
+    assert Catalog(models).resolve(chat()) == "a"
+    assert Catalog(models, [defined("b", default=True)]).resolve(chat()) == "b"
+    assert Catalog(models).models(CHAT) == ["a", "b"]
+    assert Catalog(models).names == ["a", "b", "c"]
+
+
+def test_a_definition_has_the_last_word_on_what_a_model_is_for() -> None:
+    catalog = Catalog(
+        offered(a={CHAT}, b=None, c=set(), **{"Flux-Dev": {DRAW}}),
+        [defined("a", modality="img2txt"), defined("d", modality=["txt2txt", "txt2img"])],
+    )
+
+    assert catalog.modalities("a") == frozenset({LOOK})
+    assert catalog.modalities("b") is None
+    assert catalog.modalities("c") == frozenset()
+    assert catalog.modalities("d") == frozenset({CHAT, DRAW})
+    assert catalog.modalities("Flux-Dev") == frozenset({DRAW, EDIT})
+    assert catalog.modalities("Qwen2.5-32B-Instruct") == frozenset({CHAT})
+
+
+def test_a_model_of_which_nobody_knows_the_use_may_be_named_but_is_nobodys_default() -> None:
+    catalog = Catalog(offered(mystery=None))
+
+    assert catalog.resolve(chat(model="mystery")) == "mystery"
+    with pytest.raises(UnknownModel, match="no model for txt2txt is offered") as refused:
+        catalog.resolve(chat())
+    assert "`modality: txt2txt`" in refused.value.hint
+
+
+def test_a_name_that_is_not_offered_gets_the_nearest_ones() -> None:
+    catalog = Catalog(offered(llama={CHAT}, lama={CHAT}, flux={DRAW}))
+
+    with pytest.raises(UnknownModel) as misspelt:
+        catalog.resolve(chat(model="lamma"))
+    with pytest.raises(UnknownModel) as strange:
+        catalog.resolve(chat(model="../../etc/passwd"))
+    with pytest.raises(UnknownModel) as nothing:
+        Catalog([]).resolve(chat(model="m"))
+
+    assert set(misspelt.value.nearest) == {"llama", "lama"}
+    assert strange.value.nearest == ("lama", "llama")
+    assert "passwd" not in str(strange.value) + strange.value.hint
+    assert nothing.value.hint == "no model is offered"
+
+
+def test_a_model_for_something_else_is_refused_with_what_would_do() -> None:
+    catalog = Catalog(offered(flux={DRAW}, llama={CHAT}, idle=set()))
+
+    with pytest.raises(UnknownModel, match="flux is not for txt2txt") as wrong:
+        catalog.resolve(chat(model="flux"))
+    with pytest.raises(UnknownModel) as unmapped:
+        catalog.resolve(edit(model="idle"))
+
+    assert wrong.value.hint == "models for it: llama"
+    assert "`name: idle`" in unmapped.value.hint
+
+
+def test_strength_needs_a_backend_that_reads_it() -> None:
+    models = offered(fixed={EDIT}, free={EDIT})
+    catalog = Catalog(models, [defined("free", strength=True), defined("fixed")])
+
+    assert catalog.resolve(edit(model="free", strength=0.5)) == "free"
+    assert catalog.resolve(edit(model="fixed")) == "fixed"
+    for where in (catalog, Catalog(models)):
+        with pytest.raises(InvalidInput) as refused:
+            where.resolve(edit(model="fixed", strength=0.5))
+        assert refused.value.param == "strength"
+
+
+def test_what_the_caller_left_out_comes_from_the_definition() -> None:
+    definition = defined("m", defaults={"steps": 4, "width": 768, "temperature": 0.5})
+    catalog = Catalog(offered(m={DRAW}), [definition, defined("plain")])
+
+    filled = catalog.with_defaults(draw(width=512), "m")
+
+    assert filled == draw(width=512, steps=4)
+    assert catalog.with_defaults(chat(), "m") == chat(temperature=0.5)
+    assert catalog.with_defaults(chat(temperature=0), "m") == chat(temperature=0)
+
+
+@pytest.mark.parametrize("model", ["plain", "undefined", "full"])
+def test_a_request_that_needs_nothing_stays_as_it_is(model: str) -> None:
+    catalog = Catalog([], [defined("plain"), defined("full", defaults={"steps": 4})])
+    request = draw(steps=9)
+
+    assert catalog.with_defaults(request, model) is request
+
+
+def test_messages_survive_the_defaults() -> None:
+    catalog = Catalog([], [defined("m", defaults={"stop": ["END"]})])
+    request = Txt2TxtRequest.model_validate({"messages": [{"role": "system", "content": "x"}]})
+
+    filled = catalog.with_defaults(request, "m")
+
+    assert filled == request.model_copy(update={"stop": ["END"]})
+
+
+def test_definitions_that_do_not_fit_the_offer_are_told() -> None:
+    catalog = Catalog(offered(a={CHAT}, b=set()), [defined("gone"), defined("a")])
+
+    assert list(catalog.mismatches()) == [
+        "gone is defined but not offered by the backend",
+        (
+            "b is offered but serves no modality; "
+            "a file in models/ with `name: b` and `modality:` says what it is for"
+        ),
+    ]
+
+
+def test_a_definition_says_how_a_model_may_be_used() -> None:
+    catalog = Catalog(None, [defined("m", parallel=4, weights_gb=7.5), defined("n")])
+
+    assert catalog.limits() == {
+        "m": ModelLimits(parallel=4, weights_gb=7.5),
+        "n": ModelLimits(),
+    }
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"name": ""},
+        {"name": "x" * 257},
+        {"modality": "txt2video"},
+        {"parallel": 0},
+        {"parallel": 1025},
+        {"weights_gb": 0},
+        {"weights_gb": float("nan")},
+        {"weights_gb": float("inf")},
+        {"defaults": {"tempreature": 1}},
+        {"defaults": {"steps": None}},
+        {"colour": "red"},
+    ],
+)
+def test_a_definition_with_a_slip_is_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        ModelDefinition.model_validate({"name": "m", **wrong})

@@ -1,0 +1,92 @@
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from src.models.errors import BackendBusy, BackendFailed, InvalidTransition
+from src.models.jobs import TRANSITIONS, Job, JobState
+from src.models.results import Result
+
+from .making import CHAT, NOW, chat, job
+
+STEPS: dict[str, tuple[Callable[[Job], Job], JobState]] = {
+    "started": (lambda j: j.started("gpu", NOW), JobState.PROCESSING),
+    "requeued": (lambda j: j.requeued(), JobState.QUEUED),
+    "retrying": (lambda j: j.retrying(BackendBusy("later"), NOW), JobState.RETRYING),
+    "completed": (lambda j: j.completed(Result(text="x"), NOW), JobState.COMPLETED),
+    "failed": (lambda j: j.failed(BackendFailed("no"), NOW), JobState.FAILED),
+    "cancelled": (lambda j: j.cancelled(NOW), JobState.CANCELLED),
+    "expired": (lambda j: j.expired(NOW), JobState.EXPIRED),
+}
+
+
+def test_a_job_that_succeeds() -> None:
+    queued = job()
+
+    running = queued.started("gpu", NOW + 1)
+    done = running.completed(Result(text="hi"), NOW + 2)
+
+    assert queued.state is JobState.QUEUED
+    assert (running.state, running.backend, running.started_at) == ("processing", "gpu", NOW + 1)
+    assert (done.state, done.ended_at, done.result) == ("completed", NOW + 2, Result(text="hi"))
+    assert done.modality is CHAT
+    assert done.error is None
+
+
+def test_a_retried_job_keeps_its_number_and_counts_its_attempts() -> None:
+    error = BackendBusy("later")
+    first = job().started("gpu", NOW)
+
+    pausing = first.retrying(error, NOW + 5)
+    second = pausing.started("gpu", NOW + 5)
+
+    assert (pausing.retry_at, pausing.error, pausing.backend) == (NOW + 5, error, "")
+    assert (second.attempts, second.fence, second.retry_at) == (2, 2, None)
+    assert second.sequence == first.sequence
+    assert second.completed(Result(), NOW + 6).error is None
+
+
+def test_an_attempt_that_never_began_does_not_count() -> None:
+    back = job().started("gpu", NOW).requeued()
+
+    assert (back.state, back.attempts, back.fence) == (JobState.QUEUED, 0, 1)
+    assert (back.backend, back.started_at) == ("", None)
+
+
+def test_an_attempt_may_fail_without_being_counted() -> None:
+    pausing = job().started("gpu", NOW).retrying(BackendBusy("later"), NOW + 5, counted=False)
+
+    assert (pausing.state, pausing.attempts, pausing.fence) == (JobState.RETRYING, 0, 1)
+
+
+def test_a_job_learns_its_model_and_the_models_defaults_while_it_waits() -> None:
+    warm = chat(temperature=1)
+
+    named = job(model=None).resolved("m", warm)
+
+    assert (named.model, named.request, named.version) == ("m", warm, 1)
+
+
+@pytest.mark.parametrize("state", JobState)
+def test_a_state_is_terminal_when_nothing_follows(state: JobState) -> None:
+    assert state.terminal == (state in {"completed", "failed", "cancelled", "expired"})
+    assert state.terminal == (not TRANSITIONS[state])
+
+
+@given(st.lists(st.sampled_from(sorted(STEPS)), max_size=8))
+def test_a_job_takes_only_steps_of_the_table(names: list[str]) -> None:
+    now = job()
+    for name in names:
+        step, to = STEPS[name]
+        if to not in TRANSITIONS[now.state]:
+            with pytest.raises(InvalidTransition, match=f"that is {now.state} cannot become {to}"):
+                step(now)
+            continue
+        after = step(now)
+        assert after.state is to
+        assert after.version == now.version + 1
+        assert after.fence >= now.fence
+        assert 0 <= after.attempts <= after.fence
+        assert (after.ended_at is None) == (not to.terminal)
+        now = after
