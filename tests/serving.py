@@ -1,13 +1,15 @@
 """A real server on a loopback socket, for tests of the doors: `with serving(app) as url:`."""
 
 import asyncio
+import logging
 import socket
 import threading
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Any, Self
 
+import structlog
 import uvicorn
 
 PATIENCE_S = 10.0
@@ -21,6 +23,7 @@ class RunningServer:
         self._port = port
         self._server: _Server | None = None
         self._thread: threading.Thread | None = None
+        self._logging = ExitStack()
 
     @property
     def port(self) -> int:
@@ -31,6 +34,7 @@ class RunningServer:
         return f"http://127.0.0.1:{self._port}"
 
     def __enter__(self) -> Self:
+        self._logging.enter_context(logging_kept())
         # With its protocol named: only then asyncio switches Nagle's algorithm off, which would
         # hold the end of every answer back for 40 ms.
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -67,6 +71,7 @@ class RunningServer:
         assert self._thread is not None
         self._server.should_exit = True
         self._thread.join(PATIENCE_S)
+        self._logging.close()
         assert not self._thread.is_alive(), "the server did not stop"
 
 
@@ -78,6 +83,25 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self.ready.set()
+
+
+@contextmanager
+def logging_kept() -> Generator[None]:
+    """Undo what an application does to the logging of the whole process when it starts."""
+    root = logging.getLogger()
+    levels = {name: logging.getLogger(name).level for name in root.manager.loggerDict}
+    level = root.level
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+        for name in root.manager.loggerDict:
+            logging.getLogger(name).setLevel(levels.get(name, logging.NOTSET))
+        for handler in list(root.handlers):
+            if isinstance(handler.formatter, structlog.stdlib.ProcessorFormatter):
+                root.removeHandler(handler)
+                handler.close()
+        logging.captureWarnings(capture=False)
 
 
 @contextmanager

@@ -138,9 +138,9 @@ class PlainScheduler:
         host.up = True
         coming = [] if host.loading is None else [host.loading]
         for model in reversed(host.resident.copy()):
-            if len(host.resident) > 1 and not self.fits(backend, [*host.resident, *coming]):
-                if not self.attempts(backend, model):
-                    host.resident.remove(model)
+            over = len(host.resident) > 1 and not self.fits(backend, [*host.resident, *coming])
+            if over and not self.attempts(backend, model):
+                host.resident.remove(model)
 
     def backend_down(self, backend: str) -> None:
         self.hosts[backend].up = False

@@ -278,6 +278,24 @@ def test_more_idle_models_than_may_be_resident_are_not_counted_on() -> None:
     assert capacity.place("image", 0.0) == LoadFirst("a", ("chat",))
 
 
+def test_busy_models_stay_even_beyond_what_fits() -> None:
+    capacity = Capacity(
+        {"a": BackendLimits(memory_gb=8)}, {m: weighing(4) for m in ("chat", "image")}
+    )
+    capacity.backend_up("a", offers=None, resident={"chat", "image"})
+    capacity.occupy("a", "chat")
+    capacity.occupy("a", "image")
+    capacity.set_models({m: weighing(6) for m in ("chat", "image")})
+
+    capacity.backend_up("a", offers=None, resident={"chat", "image", "voice"})
+
+    assert capacity.resident("a") == {"chat": 1, "image": 1}
+
+
+def weighing(gb: float) -> ModelLimits:
+    return ModelLimits(weights_gb=gb)
+
+
 def test_a_backend_that_does_not_say_is_believed_unless_it_was_away() -> None:
     stayed, left = one("m"), one("m")
     left.backend_down("gpu")

@@ -25,6 +25,7 @@ from src.routes.mcp_answers import Output, answer
 from src.routes.views import view
 from src.settings import Settings
 from tests.routes.house import CANARY, ERAS, House, Progress, base64_of, facts, house, png, words
+from tests.serving import logging_kept
 
 SMALL = {"size": "64x64", "steps": 1}
 NAMES = {
@@ -559,9 +560,10 @@ async def test_without_http_the_addresses_are_those_of_home() -> None:
         Settings(log_file=None, log_level="error"), backends=[], extend_mcp=servers.append
     )
 
-    async with app.router.lifespan_context(app), Client(servers[0]) as client:
-        given = facts(await client.call_tool("txt2txt", {"prompt": "x", "wait_seconds": 0}))
-        again = facts(await client.call_tool("cancel_job", {"job_id": given["job_id"]}))
+    with logging_kept():
+        async with app.router.lifespan_context(app), Client(servers[0]) as client:
+            given = facts(await client.call_tool("txt2txt", {"prompt": "x", "wait_seconds": 0}))
+            again = facts(await client.call_tool("cancel_job", {"job_id": given["job_id"]}))
 
     assert (given["state"], again["state"]) == ("queued", "cancelled")
 
