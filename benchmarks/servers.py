@@ -48,7 +48,7 @@ def pair(**settings: str) -> Generator[Pair]:
         environment = {
             "LOCALAI_URL": simulator,
             "IM_LOG_FILE": str(scratch / "app.log"),
-            "IM_LOG_LEVEL": "warning",
+            "IM_LOG_LEVEL": "error",
             **settings,
         }
         began = time.perf_counter()

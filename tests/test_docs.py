@@ -350,7 +350,9 @@ def test_commands_in_running_text_exist() -> None:
         text = re.sub(
             r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL
         )
-        for words in re.findall(r"`(?:inference-manager|python main\.py) ([a-z ]+)", text):
+        for words in re.findall(
+            r"`(?:inference-manager|(?:\.venv/bin/)?python main\.py) ([a-z ]+)", text
+        ):
             assert words.strip() in known or words.split()[0] in known, f"{page}: {words}"
 
 
