@@ -84,7 +84,7 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
-        set_up(settings.log_file, settings.log_level)
+        set_up(settings.log_file, settings.log_level, console=settings.log_console)
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(processor.running(grace_s=settings.grace_s))
             await stack.enter_async_context(mcp_server.session_manager.run())
@@ -117,7 +117,10 @@ def _localai(settings: Settings, clock: Clock) -> LocalAIClient:
         url=settings.localai_url,
         api_key=settings.localai_key,
         connect_s=settings.connect_s,
-        first_byte_s=settings.first_byte_s,
+        first_byte_s={
+            modality: limit if "2img" in modality else settings.first_byte_s
+            for modality, limit in settings.attempt_s.items()
+        },
         idle_s=settings.idle_s,
         load_s=settings.load_s,
         clock=clock,

@@ -115,9 +115,10 @@ def result_of(job: Job) -> Result:
             raise JobCancelled("the job was cancelled")
         case JobState.EXPIRED:
             waited = job.started_at is None
+            doing = "waited for its turn" if waited else "was being worked on"
+            last = f"; its last attempt failed: {job.error.message}" if job.error else ""
             raise DeadlineExceeded(
-                "the job's deadline passed while it "
-                + ("waited for its turn" if waited else "was being worked on"),
+                f"the job's deadline passed while it {doing}{last}",
                 hint="submit it again with a later deadline, or when the queue is shorter",
             )
         case _:

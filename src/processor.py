@@ -81,6 +81,11 @@ class BackendState:
     detail: str = "not looked at yet"
     version: str = ""
 
+    @property
+    def simulated(self) -> bool:
+        """Whether it is the simulator, which says so in its version."""
+        return self.version.startswith("simulated")
+
 
 class Processor:
     """Takes requests in, has them run in order, and settles the handles of their callers."""
@@ -208,6 +213,16 @@ class Processor:
     def position(self, job_id: str) -> int | None:
         """How many waiting jobs go first; None if the job does not wait in line."""
         return self.scheduler.position(job_id)
+
+    def is_loading(self, model: str | None) -> bool:
+        """Whether a backend brings this model into memory right now."""
+        loading = self.scheduler.capacity.loading
+        return model is not None and any(loading(name) == model for name in self.backends)
+
+    @property
+    def simulated(self) -> bool:
+        """Whether a simulator stands in for a backend."""
+        return any(state.simulated for state in self.backends.values())
 
     @property
     def alive(self) -> bool:

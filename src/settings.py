@@ -114,7 +114,8 @@ class Settings(BaseSettings):
     load_s: Seconds = Field(default=900.0, description="The longest load of a model")
     connect_s: Seconds = Field(default=3.0, description="To connect to LocalAI")
     first_byte_s: Seconds = Field(
-        default=600.0, description="From the request to the first token of LocalAI's answer"
+        default=600.0,
+        description="From a text request to the first token of LocalAI's answer",
     )
     idle_s: Seconds = Field(default=60.0, description="Between two pieces of LocalAI's answer")
     grace_s: Annotated[float, Field(ge=0, le=3600)] = Field(
@@ -124,7 +125,12 @@ class Settings(BaseSettings):
     log_file: Path | None = Field(
         default=Path("app.log"), description="Where the log goes; empty: to the console only"
     )
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="The least that is logged"
+    )
+    log_console: bool = Field(
+        default=True, description="Whether the log also goes to standard error, for people"
+    )
 
     @classmethod
     def settings_customise_sources(

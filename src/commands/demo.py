@@ -12,7 +12,6 @@ from ..routes.views import JobView
 from ..settings import Settings
 from ..simulator.config import SimulatorConfig
 from ..simulator.serve import Simulator
-from ..utils.logs import set_up
 from .configuration import make_app, read_settings
 from .hosting import LOOPBACK, PortTaken, interruptible, listen, served, url_of, wait_for_ever
 from .remote import Remote
@@ -51,8 +50,6 @@ def demo(*, once: bool, port: int | None, output: Path) -> None:
         app = make_app(settings)
         listener = stack.enter_context(_listen(settings.port))
         stack.enter_context(served(app, listener, grace_s=_GRACE_S))
-        # From here on the console is for the demonstration; the log goes to its file.
-        set_up(settings.log_file, settings.log_level, console=False)
         url = url_of(listener)
         say(*_banner(url, simulator.url, settings.log_file))
         remote = stack.enter_context(Remote(url, patience=_PATIENCE))
@@ -74,6 +71,7 @@ def _settings(backend: str, port: int | None, output: Path) -> Settings:
         public_url="",
         models_dir=output / "models",
         log_file=output / "app.log",
+        log_console=False,
         grace_s=_GRACE_S,
     )
 

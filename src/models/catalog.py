@@ -191,6 +191,11 @@ class Catalog:
         return f"a file in models/ with `name: {name}` and `modality:` says what it is for"
 
     def _how_to_map(self, modality: Modality) -> str:
+        if modality is Modality.IMG2IMG:
+            return (
+                "LocalAI does not say which models change pictures: add a file to models/ with "
+                "`name:` of one that draws and `modality: [txt2img, img2img]`"
+            )
         return (
             f"install one in the backend, or add a file to models/ with `name:` and "
             f"`modality: {modality}`"

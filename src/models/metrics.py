@@ -172,7 +172,8 @@ def _mean(values: list[float]) -> float | None:
 
 
 def _p95(ascending: list[float]) -> float | None:
-    return ascending[(len(ascending) - 1) * 95 // 100] if ascending else None
+    """Return the nearest rank: the smallest value that 95 % do not exceed."""
+    return ascending[(len(ascending) * 95 - 1) // 100] if ascending else None
 
 
 class ErrorLog:

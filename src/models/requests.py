@@ -39,9 +39,9 @@ def _fields(data: object) -> dict[str, object]:
     return dict(cast("dict[str, object]", data)) if isinstance(data, dict) else {}
 
 
-def _not_blank(text: str) -> str:
+def _not_blank(text: str, name: str = "") -> str:
     if not text.strip():
-        raise ValueError("must not be empty")
+        raise ValueError(f"{name}must not be empty")
     return text
 
 
@@ -116,9 +116,13 @@ class Txt2TxtRequest(_Sampling):
     @classmethod
     def _prompt_is_a_message(cls, data: object) -> object:
         fields = _fields(data)
-        if "prompt" not in fields or "messages" in fields:
+        if "prompt" not in fields:
             return data
+        if "messages" in fields:
+            raise ValueError("prompt must not be given together with messages")
         prompt = fields.pop("prompt")
+        if isinstance(prompt, str):
+            _not_blank(prompt, "prompt ")
         return {**fields, "messages": [{"role": "user", "content": prompt}]}
 
     @model_validator(mode="after")
@@ -155,13 +159,13 @@ class _Drawing(_Request):
         if match is None:
             raise ValueError("size must be WIDTHxHEIGHT, for example 512x512")
         if fields.get("width") is not None or fields.get("height") is not None:
-            raise ValueError("give either size, or width and height")
+            raise ValueError("size must not be given together with width and height")
         return {**fields, "width": int(match[1]), "height": int(match[2])}
 
     @model_validator(mode="after")
     def _pixels_are_bounded(self) -> Self:
         if (self.width or 512) * (self.height or 512) > MAX_PIXELS:
-            raise ValueError(f"width x height must be at most {MAX_PIXELS:,} pixels")
+            raise ValueError(f"size must be at most {MAX_PIXELS:,} pixels, width x height")
         return self
 
     @field_validator("negative_prompt")
@@ -179,7 +183,7 @@ class Txt2ImgRequest(_Drawing):
 
     prompt: Prompt = Field(description="What to draw")
 
-    _prompt = field_validator("prompt")(_not_blank)
+    _said = field_validator("prompt")(lambda prompt: _not_blank(prompt))
 
 
 class Img2ImgRequest(_Drawing):
@@ -195,7 +199,7 @@ class Img2ImgRequest(_Drawing):
         default=None, description="How far from the original, where the backend has it"
     )
 
-    _prompt = field_validator("prompt")(_not_blank)
+    _said = field_validator("prompt")(lambda prompt: _not_blank(prompt))
 
 
 class Img2TxtRequest(_Sampling):
@@ -210,14 +214,16 @@ class Img2TxtRequest(_Sampling):
         default="Describe this image.", description="What to say about the pictures"
     )
 
-    _question = field_validator("question")(_not_blank)
+    _asked = field_validator("question")(lambda question: _not_blank(question))
 
     @model_validator(mode="before")
     @classmethod
     def _one_image(cls, data: object) -> object:
         fields = _fields(data)
-        if "image" not in fields or "images" in fields:
+        if "image" not in fields:
             return data
+        if "images" in fields:
+            raise ValueError("image must not be given together with images")
         image = fields.pop("image")
         return {**fields, "images": [image]}
 

@@ -1,7 +1,9 @@
 """What a caller is told when something went wrong: one table for every door."""
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, cast
 
 from fastapi import FastAPI, Request
@@ -12,6 +14,7 @@ from starlette.exceptions import HTTPException
 
 from ..models import errors
 from ..models.errors import InferenceManagerError, InvalidInput
+from ..models.requests import REQUESTS
 
 logger = logging.getLogger("inference_manager.http")
 
@@ -42,6 +45,7 @@ STATUS: Mapping[type[InferenceManagerError], int] = {
 }
 """The HTTP status of every error; a test compares it with the tree."""
 
+_NAMED = re.compile(r"([a-z_]+) must ")
 _NOT_AN_OBJECT = ("missing", "model_attributes_type", "model_type", "dict_type")
 
 _CODES = {
@@ -127,6 +131,8 @@ def from_validation(problems: Sequence[Any], *, whole: str = "body") -> InvalidI
     message = str(problem["msg"]).removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
         message = "there is no such field"
+    if problem["type"] == "too_short":
+        message = "must not be empty"
     if problem["type"] == "json_invalid":
         return InvalidInput("the body is not valid JSON", param="body")
     if tuple(problem["loc"]) == ("body",) and problem["type"] in _NOT_AN_OBJECT:
@@ -135,9 +141,29 @@ def from_validation(problems: Sequence[Any], *, whole: str = "body") -> InvalidI
             param="body",
             hint="send one, with the header Content-Type: application/json",
         )
-    more = f" (and {len(problems) - 1} more problems)" if len(problems) > 1 else ""
+    if allowed := _ranges().get(where[-1] if where else ""):
+        message += f"; allowed is {allowed}"
+    if len(problems) > 1:
+        message += f" (and {len(problems) - 1} more)"
+    if not where and (named := _NAMED.match(message)) is not None:
+        return InvalidInput(message, param=named[1])  # a rule over several fields begins with one
     name = ".".join(where)[:100] or whole
-    return InvalidInput(f"{name}: {message}{more}", param=name)
+    return InvalidInput(f"{name}: {message}", param=name)
+
+
+@cache
+def _ranges() -> Mapping[str, str]:
+    """Say of every number in a request what is allowed; a name means the same in each."""
+    ranges: dict[str, str] = {}
+    for request in REQUESTS.values():
+        for name, field in request.model_json_schema(by_alias=False)["properties"].items():
+            for form in field.get("anyOf", [field]):
+                if "maximum" not in form:
+                    continue
+                above = form.get("exclusiveMinimum")
+                low = f"more than {above:g}" if above is not None else f"{form['minimum']:,}"
+                ranges[name] = f"{low} to {form['maximum']:,}"
+    return ranges
 
 
 def install(app: FastAPI) -> None:

@@ -1,6 +1,7 @@
 """`/health`, `/ready` and `/queue-status`: how the manager is, without waiting for anybody."""
 
 from fastapi import APIRouter, Response
+from fastapi.responses import RedirectResponse
 from pydantic import BaseModel, Field
 
 from .. import __version__
@@ -30,6 +31,11 @@ def build(processor: Processor, *, clock: Clock) -> APIRouter:
     """Make the routes."""
     router = APIRouter(tags=["status"])
 
+    @router.get("/", include_in_schema=False)
+    async def home() -> RedirectResponse:
+        """Lead a person who opens the address to something to read."""
+        return RedirectResponse("/docs")
+
     @router.get("/health")
     async def health() -> Health:
         """Say that the server is alive. Never waits for a backend."""
@@ -39,7 +45,7 @@ def build(processor: Processor, *, clock: Clock) -> APIRouter:
         return Health(
             status="healthy" if well else "degraded",
             version=__version__,
-            simulated=any(is_simulated(b.version) for b in backends.values()),
+            simulated=processor.simulated,
             backends=backends,
         )
 
@@ -57,11 +63,6 @@ def build(processor: Processor, *, clock: Clock) -> APIRouter:
         return queue_status(processor, clock())
 
     return router
-
-
-def is_simulated(version: str) -> bool:
-    """Whether a backend's version is that of the simulator."""
-    return version.startswith("simulated")
 
 
 def _reasons_not_ready(processor: Processor) -> list[str]:

@@ -111,16 +111,20 @@ class Tools:
         """Say in a few words what a job is doing."""
         match job.state:
             case JobState.QUEUED | JobState.RETRYING:
-                position = self._processor.position(job.id)
-                if position is None:
-                    again = job.state is JobState.RETRYING
-                    return "waiting for another attempt" if again else "about to start"
-                waiting = self._processor.scheduler.waiting
-                return f"queued, position {position + 1} of {waiting}"
+                return self._waiting(job)
             case JobState.PROCESSING:
                 return f"running on {job.model}, attempt {job.attempts}"
             case _:
                 return str(job.state)
+
+    def _waiting(self, job: Job) -> str:
+        position = self._processor.position(job.id)
+        if position is None:
+            again = job.state is JobState.RETRYING
+            return "waiting for another attempt" if again else "about to start"
+        if position == 0 and self._processor.is_loading(job.model):
+            return f"next in line, {job.model} is being loaded"
+        return f"queued, {position} ahead" if position else "queued, next in line"
 
     def view(self, job: Job, base_url: str) -> JobView:
         """Show a job; `base_url` is where the caller reached this server."""
@@ -129,6 +133,7 @@ class Tools:
             position=self._processor.position(job.id),
             now=self._clock(),
             base_url=self._public_url or base_url.rstrip("/"),
+            simulated=self._processor.simulated,
         )
 
     async def handle(self, job_id: str) -> JobHandle:
@@ -157,7 +162,9 @@ class Tools:
             raise InvalidInput(f"the job {job_id} has not ended yet", param="job_id")
         images = job.result.images if job.result is not None else ()
         if not 0 <= index < len(images):
-            raise UnknownJob(f"the job has {len(images)} pictures", hint="they count from 0")
+            raise UnknownJob(
+                "the job has no such picture", hint=f"it has {len(images)}, counted from 0"
+            )
         return images[index]
 
     def request_metrics(self) -> RequestReport:

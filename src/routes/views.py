@@ -5,6 +5,8 @@ Never holds picture data: pictures are addresses.
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ..handles import result_of
+from ..models.errors import InferenceManagerError
 from ..models.jobs import Job, JobState
 from ..models.modality import Modality
 from .errors import ErrorDetail, describe
@@ -53,8 +55,19 @@ class JobView(BaseModel):
     next: str | None = None
 
 
-def view(job: Job, *, position: int | None, now: float, base_url: str) -> JobView:
-    """Show a job. `base_url` is where this server is reached, without a slash at its end."""
+def view(
+    job: Job, *, position: int | None, now: float, base_url: str, simulated: bool = False
+) -> JobView:
+    """Show a job.
+
+    Args:
+        job: what is shown.
+        position: how many jobs go first, if it waits in line.
+        now: seconds since 1970.
+        base_url: where this server is reached, without a slash at its end.
+        simulated: whether a simulator stands behind the server; a result says it of itself.
+
+    """
     end = job.ended_at if job.ended_at is not None else now
     began = job.started_at if job.started_at is not None else end
     shown = JobView(
@@ -66,6 +79,7 @@ def view(job: Job, *, position: int | None, now: float, base_url: str) -> JobVie
         attempts=job.attempts,
         waited_s=round(max(began - job.submitted_at, 0.0), 3),
         processing_s=None if job.started_at is None else round(max(end - began, 0.0), 3),
+        simulated=simulated,
         next=None if job.state.terminal else "call get_job with this job_id until it has ended",
     )
     if job.result is not None:
@@ -91,6 +105,17 @@ def view(job: Job, *, position: int | None, now: float, base_url: str) -> JobVie
             for index, image in enumerate(result.images)
         ]
         shown.simulated = finish.simulated
-    if job.error is not None and job.state is not JobState.COMPLETED:
-        shown.error = describe(job.error)
+    error = _why_not(job)
+    shown.error = None if error is None else describe(error)
     return shown
+
+
+def _why_not(job: Job) -> InferenceManagerError | None:
+    """Say why a job has no result; before its end, why its latest attempt failed."""
+    if not job.state.terminal:
+        return job.error
+    try:
+        result_of(job)
+    except InferenceManagerError as error:
+        return error
+    return None

@@ -109,9 +109,9 @@ async def prepare(request: InferenceRequest, lookup: Lookup) -> InferenceRequest
         width, height = drawable(source.width, source.height)
         return request.model_copy(update={"image": source.uri, "width": width, "height": height})
     if isinstance(request, Img2TxtRequest):
-        share = MAX_SENT_BYTES // len(request.images)
+        share, alone = MAX_SENT_BYTES // len(request.images), len(request.images) == 1
         prepared = [
-            await _prepared(image, f"images.{number}", share, lookup)
+            await _prepared(image, "image" if alone else f"images.{number}", share, lookup)
             for number, image in enumerate(request.images)
         ]
         return request.model_copy(update={"images": tuple(image.uri for image in prepared)})

@@ -94,6 +94,7 @@ class EventLog:
 
     def __init__(self) -> None:
         self._log = logging.getLogger("inference_manager.jobs")
+        self._backends = logging.getLogger("inference_manager.backends")
 
     def __call__(self, event: Event) -> None:
         """Listen."""
@@ -116,7 +117,7 @@ class EventLog:
                 level = logging.WARNING if job.state is JobState.FAILED else logging.INFO
                 self._log.log(level, f"job {job.state}", extra={**_facts(job), **_end(job)})
             case ModelLoaded(backend, model, seconds, error):
-                self._log.log(
+                self._backends.log(
                     logging.INFO if error is None else logging.WARNING,
                     "model loaded" if error is None else "model load failed",
                     extra={
@@ -127,7 +128,7 @@ class EventLog:
                     },
                 )
             case BackendChanged(backend, up, detail):
-                self._log.log(
+                self._backends.log(
                     logging.INFO if up else logging.WARNING,
                     "backend is up" if up else "backend cannot be reached",
                     extra={"backend": backend, "detail": detail},

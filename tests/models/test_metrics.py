@@ -67,7 +67,7 @@ def test_a_cancelled_job_is_nobodys_failure() -> None:
     assert (figures.completed, figures.failed, figures.expired, figures.cancelled) == (1, 1, 1, 1)
     assert figures.success_rate == pytest.approx(1 / 3)
     assert figures.count == 4
-    assert figures.wait_p95_s == 4
+    assert figures.wait_p95_s == 60, "the longest of four: three quarters do not reach 95 %"
     assert figures.processing_avg_s == 1
 
 

@@ -212,8 +212,8 @@ def test_one_stop_is_a_list_of_one() -> None:
 def test_a_size_is_a_width_and_a_height(kind: type[InferenceRequest]) -> None:
     assert make(kind, size="640x480") == make(kind, width=640, height=480)
     assert make(kind, size=None, width=640, height=None) == make(kind, width=640)
-    assert "either size" in refusal(kind, size="640x480", width=640)
-    assert "either size" in refusal(kind, size="640x480", height=480)
+    assert "together with width and height" in refusal(kind, size="640x480", width=640)
+    assert "together with width and height" in refusal(kind, size="640x480", height=480)
 
 
 def test_step_is_another_word_for_steps() -> None:

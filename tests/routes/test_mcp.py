@@ -182,7 +182,7 @@ async def test_progress_is_told_from_the_queue_on_and_grows(own_house: House, er
         calls.create_task(client.call_tool("txt2img", draw, progress_callback=first))
         await first.until("running on sim-image")
         calls.create_task(client.call_tool("txt2img", draw, progress_callback=second))
-        await second.until("queued, position 1 of 1")
+        await second.until("queued, next in line")
         own_house.sim.release()
 
     assert "running on sim-image, attempt 1" in second.messages
@@ -353,7 +353,7 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("txt2img", {"prompt": ""}, "prompt"),
     ("txt2img", {"prompt": CANARY, "size": "huge"}, "size must be WIDTHxHEIGHT"),
     ("txt2img", {"prompt": CANARY, "size": "9x9"}, "width: .*16"),
-    ("txt2img", {"prompt": CANARY, "size": "64x64", "width": 64}, "either size"),
+    ("txt2img", {"prompt": CANARY, "size": "64x64", "width": 64}, "together with width and height"),
     ("txt2img", {"prompt": CANARY, "width": 4097}, "width: .*4096"),
     ("txt2img", {"prompt": CANARY, "width": 4096, "height": 4096}, "16,000,000"),
     ("txt2img", {"prompt": CANARY, "steps": 0}, "steps: .*1"),

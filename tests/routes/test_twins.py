@@ -225,7 +225,7 @@ async def test_figures(shared_house: House) -> None:
 
 BAD: list[tuple[str, Any, int, str]] = [
     ("txt2txt", {}, 422, "messages"),
-    ("txt2txt", {"prompt": "  "}, 422, "must not all be empty"),
+    ("txt2txt", {"prompt": "  "}, 422, "prompt must not be empty"),
     ("txt2txt", [CANARY], 422, "body"),
     ("txt2txt", CANARY, 422, "body"),
     ("txt2txt", {"prompt": "x", "messages": [{"content": CANARY}]}, 422, "prompt"),
