@@ -1,6 +1,6 @@
 """How long the server takes to import and start, and how much memory it holds.
 
-    python benchmarks/footprint.py [WAITING]
+    python benchmarks/footprint.py [--quick]
 
 The memory with jobs waiting is measured with so many text jobs in line, handed in through the HTTP
 twin, behind one job that the simulator holds.
@@ -13,7 +13,7 @@ import sys
 import time
 
 import httpx2
-from servers import ROOT, pair
+from _servers import ROOT, pair
 
 CHAT = {"model": "sim-chat", "prompt": "x" * 200, "wait_seconds": 0}
 
@@ -60,4 +60,4 @@ def main(waiting: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if sys.argv[1:] else 10_000)
+    main(500 if "--quick" in sys.argv else 10_000)

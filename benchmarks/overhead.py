@@ -1,6 +1,6 @@
 """What the manager adds to one text call: through its HTTP twin and through an MCP tool.
 
-    python benchmarks/overhead.py [ROUNDS]
+    python benchmarks/overhead.py [--quick]
 
 The simulator answers without delay, so the difference to asking it directly is the manager's own
 time: queue, scheduler, attempt, answer. One caller; the three ways take turns in every round.
@@ -13,8 +13,8 @@ import time
 from collections.abc import Awaitable, Callable
 
 import httpx2
+from _servers import pair
 from mcp import Client
-from servers import pair
 
 CHAT = {"model": "sim-chat", "messages": [{"role": "user", "content": "repeat: hello"}]}
 
@@ -62,4 +62,4 @@ async def _timed(way: Callable[[], Awaitable[None]]) -> float:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1]) if sys.argv[1:] else 300))
+    asyncio.run(main(60 if "--quick" in sys.argv else 500))
