@@ -118,6 +118,8 @@ class Processor:
         self._sequence = 0
         self._handles: dict[str, JobHandle] = {}
         self._attempts: dict[str, asyncio.Task[None]] = {}
+        self._loads: set[asyncio.Task[None]] = set()
+        self._closing = False
         self._load_failures: dict[str, deque[float]] = defaultdict(
             lambda: deque(maxlen=retry.attempts)
         )
@@ -239,16 +241,18 @@ class Processor:
     async def running(self, *, grace_s: float = 0.0) -> AsyncGenerator[None]:
         """Run the dispatcher for as long as the block lasts, then wind down.
 
-        On the way out new work is refused, running attempts get `grace_s` seconds, and every job
-        that is left fails with `Draining`, so that no caller waits for ever.
+        On the way out new work is refused and nothing is started any more. Attempts and loads that
+        run get `grace_s` seconds; every job that is left then fails with `Draining`, so that no
+        caller waits for ever.
         """
         self._loop = asyncio.create_task(self._run(), name="dispatcher")
         try:
             yield
         finally:
+            self._closing = True
             self.scheduler.drain()
-            if self._attempts and grace_s > 0:
-                await asyncio.wait(self._attempts.values(), timeout=grace_s)
+            if (running := {*self._attempts.values(), *self._loads}) and grace_s > 0:
+                await asyncio.wait(running, timeout=grace_s)
             self._loop.cancel()
             await asyncio.wait([self._loop])
             for handle in list(self._handles.values()):
@@ -264,7 +268,8 @@ class Processor:
             while True:
                 self._wake.clear()
                 try:
-                    await self._act(self.scheduler.next(self._clock()), tasks)
+                    if not self._closing:
+                        await self._act(self.scheduler.next(self._clock()), tasks)
                 except Exception:
                     logger.exception("the dispatcher failed to act and goes on")
                 await self._rest()
@@ -286,7 +291,9 @@ class Processor:
                     self._attempts[job_id] = task
                     task.add_done_callback(partial(self._task_done, job_id))
                 case Load():
-                    tasks.create_task(self._load(decision), name=f"load {decision.model}")
+                    load = tasks.create_task(self._load(decision), name=f"load {decision.model}")
+                    self._loads.add(load)
+                    load.add_done_callback(self._loads.discard)
                 case Expire(job_id):
                     expired.append(job_id)
                 case _:

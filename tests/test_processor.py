@@ -580,6 +580,22 @@ async def test_running_jobs_get_their_grace_at_shutdown(sim: Simulator, control:
     assert (await running.result()).text == "hello"
 
 
+async def test_nothing_is_started_any_more_at_shutdown(sim: Simulator, control: Control) -> None:
+    async with managed(sim.url, grace_s=20) as processor:
+        await control("hold")
+        running = await processor.submit(chat())
+        await control("wait", model="sim-chat", state="started")
+        waiting = await processor.submit(chat())
+        release = asyncio.create_task(control("release"))
+
+    await release
+    assert (await running.result()).text == "hello"
+    with pytest.raises(Draining):
+        await waiting.result()
+    chats = [r for r in await control("requests") if r.path == "/v1/chat/completions"]
+    assert len(chats) == 1
+
+
 async def test_every_repeated_attempt_is_told_with_its_reason(
     sim: Simulator, control: Control
 ) -> None:
