@@ -97,13 +97,18 @@ def served(app: FastAPI, listener: socket.socket, *, grace_s: float) -> Generato
 
 @contextmanager
 def interruptible() -> Generator[None]:
-    """End the block quietly at Ctrl-C and at SIGTERM: a stop that was asked for is no failure."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """End the block quietly at Ctrl-C and at SIGTERM: a stop that was asked for is no failure.
+
+    Also where a shell started the program in the background, which has it ignore Ctrl-C.
+    """
+    stops = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(stop, signal.default_int_handler) for stop in stops]
     try:
         with suppress(KeyboardInterrupt):
             yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for stop, handler in zip(stops, before, strict=True):
+            signal.signal(stop, handler)
 
 
 def listen(host: str, port: int) -> socket.socket:
