@@ -515,6 +515,24 @@ def test_simulate_is_a_localai_of_its_own(tmp_path: Path) -> None:
     assert (process.returncode, errors) == (0, "")
 
 
+@pytest.fixture
+def _in_the_background() -> Generator[None]:
+    """As a shell starts a program with `&` in a script: told to ignore Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_in_the_background")
+def test_simulate_ends_when_it_is_told_to_even_in_the_background(tmp_path: Path) -> None:
+    with started(tmp_path, "simulate", "--port", "0") as process:
+        read_until(process.stdout, "next ")
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=PATIENCE_S)
+
+    assert process.returncode == 0
+
+
 @pytest.mark.parametrize(
     ("content", "expected"),
     [("spede: 3", "spede"), ("speed: [", "YAML"), ("speed: -1", "speed")],
