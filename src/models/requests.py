@@ -39,9 +39,9 @@ def _fields(data: object) -> dict[str, object]:
     return dict(cast("dict[str, object]", data)) if isinstance(data, dict) else {}
 
 
-def _not_blank(text: str, name: str = "") -> str:
+def _not_blank(text: str) -> str:
     if not text.strip():
-        raise ValueError(f"{name}must not be empty")
+        raise ValueError("must not be empty")
     return text
 
 
@@ -121,8 +121,8 @@ class Txt2TxtRequest(_Sampling):
         if "messages" in fields:
             raise ValueError("prompt must not be given together with messages")
         prompt = fields.pop("prompt")
-        if isinstance(prompt, str):
-            _not_blank(prompt, "prompt ")
+        if isinstance(prompt, str) and not prompt.strip():
+            raise ValueError("prompt must not be empty")
         return {**fields, "messages": [{"role": "user", "content": prompt}]}
 
     @model_validator(mode="after")
@@ -183,7 +183,7 @@ class Txt2ImgRequest(_Drawing):
 
     prompt: Prompt = Field(description="What to draw")
 
-    _said = field_validator("prompt")(lambda prompt: _not_blank(prompt))
+    _said = field_validator("prompt")(_not_blank)
 
 
 class Img2ImgRequest(_Drawing):
@@ -199,7 +199,7 @@ class Img2ImgRequest(_Drawing):
         default=None, description="How far from the original, where the backend has it"
     )
 
-    _said = field_validator("prompt")(lambda prompt: _not_blank(prompt))
+    _said = field_validator("prompt")(_not_blank)
 
 
 class Img2TxtRequest(_Sampling):
@@ -214,7 +214,7 @@ class Img2TxtRequest(_Sampling):
         default="Describe this image.", description="What to say about the pictures"
     )
 
-    _asked = field_validator("question")(lambda question: _not_blank(question))
+    _asked = field_validator("question")(_not_blank)
 
     @model_validator(mode="before")
     @classmethod
