@@ -73,6 +73,29 @@ def test_a_model_of_which_nobody_knows_the_use_may_be_named_but_is_nobodys_defau
     assert "`modality: txt2txt`" in refused.value.hint
 
 
+def test_where_no_model_changes_pictures_the_hint_says_that_localai_does_not_tell() -> None:
+    with pytest.raises(UnknownModel) as refused:
+        Catalog(offered(painter={DRAW})).resolve(edit())
+
+    assert "`modality: [txt2img, img2img]`" in refused.value.hint
+
+
+@pytest.mark.parametrize(
+    ("defaults", "says"),
+    [
+        ({"colour": "red"}, "no request has an option 'colour'"),
+        ({"prompt": "always the same"}, "no request has an option 'prompt'"),
+        ({"steps": 9999}, "steps: Input should be less than or equal to 150"),
+        ({"temperature": "hot"}, "temperature: Input should be a valid number"),
+    ],
+)
+def test_defaults_must_be_options_within_their_range(
+    defaults: dict[str, object], says: str
+) -> None:
+    with pytest.raises(ValidationError, match=says):
+        defined("m", defaults=defaults)
+
+
 def test_a_name_that_is_not_offered_gets_the_nearest_ones() -> None:
     catalog = Catalog(offered(llama={CHAT}, lama={CHAT}, flux={DRAW}))
 
