@@ -57,7 +57,7 @@ def create_app(
     limits = BackendLimits(resident=settings.resident, memory_gb=settings.memory_gb)
     processor = Processor(
         backends=backends,
-        store=store or MemoryStore(keep_bytes=settings.keep_results_mb * MIB),
+        store=MemoryStore(keep_bytes=settings.keep_results_mb * MIB) if store is None else store,
         scheduler=Scheduler(
             Capacity({backend.name: limits for backend in backends}),
             order=settings.order,
@@ -69,7 +69,10 @@ def create_app(
         retry=retry or RetryPolicy(attempts=settings.max_attempts),
         timing=timing
         or Timing(
-            deadline_s=settings.deadline_s, attempt_s=settings.attempt_s, look_s=settings.look_s
+            deadline_s=settings.deadline_s,
+            attempt_s=settings.attempt_s,
+            ghost_s=settings.ghost_s,
+            look_s=settings.look_s,
         ),
         clock=clock,
         new_id=lambda: secrets.token_urlsafe(12),

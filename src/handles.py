@@ -114,9 +114,8 @@ def result_of(job: Job) -> Result:
         case JobState.CANCELLED:
             raise JobCancelled("the job was cancelled")
         case JobState.EXPIRED:
-            waited = job.started_at is None
-            doing = "waited for its turn" if waited else "was being worked on"
-            last = f"; its last attempt failed: {job.error.message}" if job.error else ""
+            doing = "was being worked on" if job.backend else "waited for its turn"
+            last = f"; before that: {job.error.message}" if job.error else ""
             raise DeadlineExceeded(
                 f"the job's deadline passed while it {doing}{last}",
                 hint="submit it again with a later deadline, or when the queue is shorter",

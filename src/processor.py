@@ -61,6 +61,7 @@ class Timing:
     Attributes:
         deadline_s: from submission to the end, where the caller names no deadline.
         attempt_s: one attempt on a backend.
+        ghost_s: for an engine to finish what nobody waits for, before its slot is given on.
         look_s: between two looks at a backend that answers.
         recheck_s: between looks at one that does not; the last value is repeated.
 
@@ -68,6 +69,7 @@ class Timing:
 
     deadline_s: Mapping[Modality, float]
     attempt_s: Mapping[Modality, float]
+    ghost_s: float = 300.0
     look_s: float = 30.0
     recheck_s: Sequence[float] = (0.5, 1.0, 2.0, 5.0, 10.0)
 
@@ -119,6 +121,7 @@ class Processor:
         self._handles: dict[str, JobHandle] = {}
         self._attempts: dict[str, asyncio.Task[None]] = {}
         self._loads: set[asyncio.Task[None]] = set()
+        self._trouble: dict[str, InferenceManagerError] = {}
         self._closing = False
         self._load_failures: dict[str, deque[float]] = defaultdict(
             lambda: deque(maxlen=retry.attempts)
@@ -155,6 +158,8 @@ class Processor:
             Draining: the manager shuts down.
 
         """
+        if self._loop is not None and not self.alive:
+            raise Draining("nothing is dispatched any more; the server must be started again")
         model = self.catalog.resolve(request)
         if model is not None:
             request = self.catalog.with_defaults(request, model)
@@ -221,6 +226,10 @@ class Processor:
         loading = self.scheduler.capacity.loading
         return model is not None and any(loading(name) == model for name in self.backends)
 
+    def trouble(self, model: str | None) -> InferenceManagerError | None:
+        """Why the latest load of a model failed; None if it succeeded or none was tried."""
+        return None if model is None else self._trouble.get(model)
+
     @property
     def simulated(self) -> bool:
         """Whether a simulator stands in for a backend."""
@@ -246,6 +255,7 @@ class Processor:
         caller waits for ever.
         """
         self._loop = asyncio.create_task(self._run(), name="dispatcher")
+        self._loop.add_done_callback(_tell_if_it_failed)
         try:
             yield
         finally:
@@ -299,7 +309,7 @@ class Processor:
                 case _:
                     assert_never(decision)
         for job_id in expired:
-            await self._end_early(job_id, Job.expired)
+            await self._end_early(job_id, self._expired)
 
     # Attempts
 
@@ -308,20 +318,25 @@ class Processor:
         if handle is None:
             return  # it was ended between the decision and now
         try:
+            await self._attempt_once(handle, start)
+        except Exception:
+            logger.exception("an attempt failed unexpectedly", extra={"job_id": start.job_id})
+            await self._fail(handle, InferenceManagerError("internal error"))
+
+    async def _attempt_once(self, handle: JobHandle, start: Start) -> None:
+        try:
             now = self._clock()
             await self._step(handle, lambda job: job.started(start.backend, now))
             self._tell(Started(handle.job))
             result = await self._run_on(self._backends[start.backend], handle, start.model)
-            self._vacate(start.job_id)
-            if result is not None:
-                await self._end(handle, lambda job: job.completed(result, self._clock()))
         except InvalidTransition:
-            pass  # likewise
+            return  # likewise
         except InferenceManagerError as error:
             await self._attempt_failed(handle, start, error)
-        except Exception:
-            logger.exception("an attempt failed unexpectedly", extra={"job_id": start.job_id})
-            await self._fail(handle, InferenceManagerError("internal error"))
+            return
+        self._vacate(start.job_id)
+        if result is not None:
+            await self._end(handle, lambda job: job.completed(result, self._clock()))
 
     async def _run_on(self, backend: Backend, handle: JobHandle, model: str) -> Result | None:
         """Carry out one attempt; None if nobody wants its result any more."""
@@ -423,10 +438,17 @@ class Processor:
             return job
 
     async def _end(self, handle: JobHandle, step: Callable[[Job], Job]) -> None:
+        """Take a job's last step. Its callers are told even if the store cannot keep it."""
         try:
             job = await self._step(handle, step)
         except InvalidTransition:
             return  # it has ended already; a late result is nobody's
+        except Exception:
+            logger.exception("the end of a job cannot be kept", extra={"job_id": handle.id})
+            if handle.job.state.terminal:
+                return
+            job = step(handle.job)
+            handle.update(job)
         self._handles.pop(job.id, None)
         self._tell(Ended(job))
 
@@ -448,7 +470,7 @@ class Processor:
 
         An engine that stops when its caller hangs up is hung up on. Any other finishes the piece
         it is at whether we listen or not, so we go on listening: that is how we know when the
-        slot is really free.
+        slot is really free. One that says nothing for `ghost_s` is not believed to work any more.
         """
         task = self._attempts.get(job.id)
         if task is None:
@@ -458,10 +480,20 @@ class Processor:
             task.cancel()
         else:
             self.scheduler.abandoned(job.id)
+            asyncio.get_running_loop().call_later(self._timing.ghost_s, task.cancel)
+
+    def _expired(self, job: Job, now: float) -> Job:
+        return job.expired(now, self.trouble(job.model))
 
     # Loads
 
     async def _load(self, load: Load) -> None:
+        try:
+            await self._load_and_report(load)
+        except Exception:
+            logger.exception("a load could not be reported", extra={"model": load.model})
+
+    async def _load_and_report(self, load: Load) -> None:
         began = self._clock()
         error: InferenceManagerError | None = None
         try:
@@ -472,9 +504,12 @@ class Processor:
             logger.exception("a load failed unexpectedly", extra={"model": load.model})
             error = ModelLoadFailed("internal error")
         now = self._clock()
-        self._tell(ModelLoaded(load.backend, load.model, now - began, error))
+        waiting = self._handles.get(load.job_id)
+        job = None if waiting is None else waiting.job
+        self._tell(ModelLoaded(job, load.backend, load.model, now - began, error))
         if error is None:
             self._load_failures.pop(load.model, None)
+            self._trouble.pop(load.model, None)
             self.scheduler.loaded(load.backend, load.model)
         else:
             await self._load_failed(load, error, now)
@@ -482,6 +517,7 @@ class Processor:
 
     async def _load_failed(self, load: Load, error: InferenceManagerError, now: float) -> None:
         self._look[load.backend].set()
+        self._trouble[load.model] = error
         if isinstance(error, BackendUnavailable):
             self.scheduler.load_failed(load.backend, load.model, cool_until=now)
             if not error.reached:
@@ -508,9 +544,10 @@ class Processor:
         A failed load is a failed attempt of every job that waits for it, no more and no less.
         """
         for entry in self.scheduler.waiting_entries():
-            if entry.model == model and entry.submitted_at <= since:
+            handle = self._handles.get(entry.id)
+            if handle is not None and entry.model == model and entry.submitted_at <= since:
                 self.scheduler.withdrawn(entry.id)
-                await self._fail(self._handles[entry.id], error)
+                await self._fail(handle, error)
 
     # Backends
 
@@ -549,7 +586,10 @@ class Processor:
             self._tell(BackendChanged(backend.name, up=True, detail=version))
         if self._offers.get(backend.name) != offered:
             self._offers[backend.name] = offered
-            await self._new_catalog()
+            models = {model.name: model for offer in self._offers.values() for model in offer}
+            self.catalog = Catalog(list(models.values()), self._definitions)
+            self.scheduler.capacity.set_models(self.catalog.limits())
+        await self._check_waiting()
         self.wake()
 
     def _down(self, name: str, error: InferenceManagerError) -> None:
@@ -560,17 +600,16 @@ class Processor:
             state.up, state.since = False, self._clock()
             self._tell(BackendChanged(name, up=False, detail=error.message))
 
-    async def _new_catalog(self) -> None:
-        """Take a new offer in, and check the jobs that were accepted before it was known."""
-        offered = {model.name: model for offer in self._offers.values() for model in offer}
-        self.catalog = Catalog(list(offered.values()), self._definitions)
-        self.scheduler.capacity.set_models(self.catalog.limits())
+    async def _check_waiting(self) -> None:
+        """Check the jobs that were accepted before it was known which models there are."""
         for entry in self.scheduler.waiting_entries():
             if entry.model is None:
-                await self._check_waiting(entry.id)
+                await self._name_model(entry.id)
 
-    async def _check_waiting(self, job_id: str) -> None:
-        handle = self._handles[job_id]
+    async def _name_model(self, job_id: str) -> None:
+        handle = self._handles.get(job_id)
+        if handle is None:
+            return  # it was ended meanwhile
         request = handle.job.request
         try:
             model = self.catalog.resolve(request)
@@ -590,3 +629,8 @@ class Processor:
                 listener(event)
             except Exception:
                 logger.exception("a listener failed; nobody else is concerned")
+
+
+def _tell_if_it_failed(loop: asyncio.Task[None]) -> None:
+    if not loop.cancelled() and (error := loop.exception()) is not None:
+        logger.critical("the dispatcher has ended; the server must be restarted", exc_info=error)

@@ -111,6 +111,10 @@ class Settings(BaseSettings):
     attempt_s: PerModality = Field(
         default=_LIMITS["attempt_s"], description="The longest attempt, by modality"
     )
+    ghost_s: Seconds = Field(
+        default=300.0,
+        description="For LocalAI to finish a cancelled picture before its slot is given on",
+    )
     load_s: Seconds = Field(default=900.0, description="The longest load of a model")
     connect_s: Seconds = Field(default=3.0, description="To connect to LocalAI")
     first_byte_s: Seconds = Field(

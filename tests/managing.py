@@ -90,7 +90,7 @@ def processor_for(
     numbers = itertools.count(1)
     return Processor(
         backends=backends,
-        store=store or MemoryStore(),
+        store=MemoryStore() if store is None else store,
         scheduler=Scheduler(
             capacity or Capacity({backend.name: BackendLimits() for backend in backends}),
             bounds=bounds or Bounds(),

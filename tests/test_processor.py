@@ -16,6 +16,7 @@ from src.models.errors import (
     DeadlineExceeded,
     Draining,
     EmptyResult,
+    InferenceManagerError,
     JobCancelled,
     ModelLoadFailed,
     QueueFull,
@@ -24,13 +25,15 @@ from src.models.errors import (
     UnknownModel,
 )
 from src.models.events import BackendChanged, Ended, Event, ModelLoaded, Retried, Started
-from src.models.jobs import JobState
+from src.models.jobs import Job, JobState
+from src.models.metrics import ErrorLog
 from src.models.modality import Modality
 from src.models.results import Chunk, Finish, TextDelta
 from src.models.scheduler import Bounds
 from src.simulator.config import SimulatorConfig
 from src.simulator.serve import Simulator
 from src.utils.retry import RetryPolicy
+from src.utils.stores.memory import MemoryStore
 
 from .managing import FAST, Control, Recorder, chat, draw, managed, timing
 
@@ -516,7 +519,62 @@ async def test_two_hundred_callers_cancel_at_random_and_every_later_call_works(
         assert not processor.scheduler.waiting
 
 
+async def test_a_cancelled_picture_that_the_engine_never_finishes_gives_its_slot_back(
+    sim: Simulator, control: Control
+) -> None:
+    await control("add_fault", "hang", match={"path": "/v1/images/generations"})
+    async with managed(sim.url, times=timing(ghost_s=0.1)) as processor:
+        hung = await processor.submit(draw())
+        await control("wait", model="sim-image", state="arrived", count=2)
+        await processor.cancel(hung.id)
+        assert processor.scheduler.running[0].ghost
+
+        assert (await (await processor.submit(chat())).result()).text == "hello"
+
+
+async def test_a_job_that_waited_in_vain_for_its_model_says_why_and_so_does_the_error_log(
+    sim: Simulator, control: Control
+) -> None:
+    now = 0.0
+    events, errors = Recorder(), ErrorLog()
+    await control("add_fault", "load_failure", times=100)
+    async with managed(sim.url, listeners=[events, errors], clock=lambda: now) as processor:
+        handle = await processor.submit(chat(), deadline_s=5)
+        await events.until(ModelLoaded)
+        now += 6
+        processor.wake()
+
+        with pytest.raises(DeadlineExceeded, match=r"waited for its turn; before that: .*load"):
+            await handle.result()
+
+    assert errors.report().counts_by_code["model_load_failed"] == 1
+
+
 # The loop
+
+
+class FailingStore(MemoryStore):
+    """A store that cannot keep anything while `broken`."""
+
+    broken = True
+
+    async def save(self, job: Job) -> None:
+        if self.broken:
+            raise OSError("disk full")
+        await super().save(job)
+
+
+async def test_a_store_that_fails_ends_the_job_but_not_the_loop(sim: Simulator) -> None:
+    store, events = FailingStore(), Recorder()
+    async with managed(sim.url, store=store, listeners=[events]) as processor:
+        await events.until(BackendChanged)
+        unlucky = await processor.submit(chat())
+        with pytest.raises(InferenceManagerError, match="internal error"):
+            await unlucky.result()
+        store.broken = False
+
+        assert (await (await processor.submit(chat())).result()).text == "hello"
+        assert processor.alive
 
 
 async def test_a_listener_that_fails_harms_nobody(sim: Simulator) -> None:

@@ -40,8 +40,9 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class ModelLoaded:
-    """A load is over; `error` says why it failed."""
+    """A load is over; `error` says why it failed. `job` is the one it was for, if it is left."""
 
+    job: Job | None
     backend: str
     model: str
     seconds: float

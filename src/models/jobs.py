@@ -142,9 +142,10 @@ class Job:
         """End because nobody wants the result any more."""
         return self._step(JobState.CANCELLED, ended_at=now, retry_at=None)
 
-    def expired(self, now: float) -> "Job":
-        """End because the deadline passed."""
-        return self._step(JobState.EXPIRED, ended_at=now, retry_at=None)
+    def expired(self, now: float, trouble: InferenceManagerError | None = None) -> "Job":
+        """End because the deadline passed; `trouble` is what kept the job waiting, if known."""
+        error = trouble or self.error
+        return self._step(JobState.EXPIRED, ended_at=now, retry_at=None, error=error)
 
     def _step(self, state: JobState, **changes: object) -> "Job":
         if state not in TRANSITIONS[self.state]:

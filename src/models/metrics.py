@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from .errors import DeadlineExceeded, InferenceManagerError, UnknownModel
-from .events import Ended, Event, Retried
+from .events import Ended, Event, ModelLoaded, Retried
 from .jobs import Job, JobState
 from .modality import Modality
 from .requests import (
@@ -191,6 +191,8 @@ class ErrorLog:
         """Listen."""
         match event:
             case Retried(job, error):
+                self._note(job, error, final=False)
+            case ModelLoaded(Job() as job, error=InferenceManagerError() as error):
                 self._note(job, error, final=False)
             case Ended(job) if job.state is JobState.FAILED and job.error is not None:
                 self._note(job, job.error, final=True)

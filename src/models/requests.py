@@ -39,6 +39,23 @@ def _fields(data: object) -> dict[str, object]:
     return dict(cast("dict[str, object]", data)) if isinstance(data, dict) else {}
 
 
+def _lacks(data: object, name: str) -> bool:
+    return isinstance(data, dict) and name not in data
+
+
+def _short_form(name: str, value: object, longest: int) -> str:
+    """Check a text that stands for a longer form, so that an error names what was written."""
+    if not isinstance(value, str):
+        raise ValueError(f"{name} must be a text")  # noqa: TRY004 - pydantic takes ValueError
+    if len(value) > longest:
+        raise ValueError(f"{name} must have at most {longest:,} characters")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{name} must be valid Unicode") from None
+    return value
+
+
 def _not_blank(text: str) -> str:
     if not text.strip():
         raise ValueError("must not be empty")
@@ -117,11 +134,13 @@ class Txt2TxtRequest(_Sampling):
     def _prompt_is_a_message(cls, data: object) -> object:
         fields = _fields(data)
         if "prompt" not in fields:
+            if _lacks(data, "messages"):
+                raise ValueError("prompt must be given, or messages")
             return data
         if "messages" in fields:
             raise ValueError("prompt must not be given together with messages")
-        prompt = fields.pop("prompt")
-        if isinstance(prompt, str) and not prompt.strip():
+        prompt = _short_form("prompt", fields.pop("prompt"), MAX_TEXT)
+        if not prompt.strip():
             raise ValueError("prompt must not be empty")
         return {**fields, "messages": [{"role": "user", "content": prompt}]}
 
@@ -221,10 +240,14 @@ class Img2TxtRequest(_Sampling):
     def _one_image(cls, data: object) -> object:
         fields = _fields(data)
         if "image" not in fields:
+            if _lacks(data, "images"):
+                raise ValueError("image must be given, or images")
             return data
         if "images" in fields:
             raise ValueError("image must not be given together with images")
-        image = fields.pop("image")
+        image = _short_form("image", fields.pop("image"), MAX_IMAGE_TEXT)
+        if not image:
+            raise ValueError("image must not be empty")
         return {**fields, "images": [image]}
 
 

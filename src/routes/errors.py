@@ -3,6 +3,7 @@
 import logging
 import re
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from functools import cache
 from typing import Any, cast
 
@@ -46,6 +47,8 @@ STATUS: Mapping[type[InferenceManagerError], int] = {
 """The HTTP status of every error; a test compares it with the tree."""
 
 _NAMED = re.compile(r"([a-z_]+) must ")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,39}")
+_UNREADABLE = (400, "There was an error parsing the body")  # what FastAPI says
 _NOT_AN_OBJECT = ("missing", "model_attributes_type", "model_type", "dict_type")
 
 _CODES = {
@@ -88,11 +91,21 @@ def describe(error: InferenceManagerError, *, job_id: str | None = None) -> Erro
         type="invalid_request_error" if status < 500 else "server_error",
         code=error.code,
         message=error.message,
-        param=error.param if isinstance(error, InvalidInput) else None,
+        param=_param(error),
         hint=error.hint or None,
         retry_after=error.retry_after,
         job_id=job_id,
     )
+
+
+def _param(error: InferenceManagerError) -> str | None:
+    match error:
+        case InvalidInput():
+            return error.param
+        case errors.UnknownModel():
+            return "model"
+        case _:
+            return None
 
 
 def answer(error: InferenceManagerError, *, job_id: str | None = None) -> JSONResponse:
@@ -126,13 +139,19 @@ def from_validation(problems: Sequence[Any], *, whole: str = "body") -> InvalidI
 
     `whole` is the name of what was checked, for problems that no single field has.
     """
-    problem = cast("Mapping[str, Any]", problems[0])
+    problems = _real(problems)
+    problem = problems[0]
     where = [str(part) for part in problem["loc"] if part not in ("body", "query", "path")]
     message = str(problem["msg"]).removeprefix("Value error, ")
-    if problem["type"] == "extra_forbidden":
-        message = "there is no such field"
-    if problem["type"] == "too_short":
-        message = "must not be empty"
+    match problem["type"]:
+        case "extra_forbidden":
+            return _no_such_field(where[-1], whole)
+        case "too_short":
+            message = "must not be empty"
+        case "too_long":
+            message = f"must have at most {problem['ctx']['max_length']} items"
+        case _:
+            pass
     if problem["type"] == "json_invalid":
         return InvalidInput("the body is not valid JSON", param="body")
     if tuple(problem["loc"]) == ("body",) and problem["type"] in _NOT_AN_OBJECT:
@@ -151,10 +170,39 @@ def from_validation(problems: Sequence[Any], *, whole: str = "body") -> InvalidI
     return InvalidInput(f"{name}: {message}", param=name)
 
 
+def _real(problems: Sequence[Any]) -> Sequence[Mapping[str, Any]]:
+    """Leave out that a list is too short when that is only because an item of it is wrong."""
+    found = [cast("Mapping[str, Any]", problem) for problem in problems]
+    places = [tuple(problem["loc"]) for problem in found]
+    real = [
+        problem
+        for problem, place in zip(found, places, strict=True)
+        if problem["type"] != "too_short"
+        or not any(len(p) > len(place) and p[: len(place)] == place for p in places)
+    ]
+    return real or found
+
+
+def _no_such_field(name: str, whole: str) -> InvalidInput:
+    """Name a field only if it looks like a name, and the one that was probably meant."""
+    known = {field for request in REQUESTS.values() for field in request.model_fields}
+    near = get_close_matches(name[:100], known | OPTIONS.keys(), n=1)
+    shown = name if _NAME.fullmatch(name) else whole
+    about = f"{shown}: there is no such field" if shown == name else "there is an unknown field"
+    return InvalidInput(about, param=shown, hint=f"did you mean {near[0]}?" if near else "")
+
+
+OPTIONS: Mapping[str, str] = {
+    "wait_seconds": "0 to 3,600",
+    "deadline_seconds": "more than 0 to 604,800",
+}
+"""What is allowed for the options of a call, which are no fields of a request."""
+
+
 @cache
 def _ranges() -> Mapping[str, str]:
     """Say of every number in a request what is allowed; a name means the same in each."""
-    ranges: dict[str, str] = {}
+    ranges = dict(OPTIONS)
     for request in REQUESTS.values():
         for name, field in request.model_json_schema(by_alias=False)["properties"].items():
             for form in field.get("anyOf", [field]):
@@ -177,6 +225,9 @@ def install(app: FastAPI) -> None:
 
     async def http(_: Request, error: Exception) -> JSONResponse:
         http_error = cast("HTTPException", error)
+        if (http_error.status_code, http_error.detail) == _UNREADABLE:
+            hint = "send a JSON object in UTF-8, without numbers of thousands of digits"
+            return plain(400, "the body is not valid JSON", hint=hint)
         response = plain(http_error.status_code, str(http_error.detail).lower())
         response.headers.update(http_error.headers or {})
         return response

@@ -122,9 +122,15 @@ class Tools:
         if position is None:
             again = job.state is JobState.RETRYING
             return "waiting for another attempt" if again else "about to start"
-        if position == 0 and self._processor.is_loading(job.model):
+        if position > 0:
+            return f"queued, {position} ahead"
+        if self._processor.is_loading(job.model):
             return f"next in line, {job.model} is being loaded"
-        return f"queued, {position} ahead" if position else "queued, next in line"
+        if (trouble := self._processor.trouble(job.model)) is not None:
+            return f"next in line, to be tried again: {trouble.message}"
+        if any(run.ghost for run in self._processor.scheduler.running):
+            return "next in line, the backend still works on a cancelled job"
+        return "queued, next in line"
 
     def view(self, job: Job, base_url: str) -> JobView:
         """Show a job; `base_url` is where the caller reached this server."""

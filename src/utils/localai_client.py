@@ -387,7 +387,7 @@ class LocalAIClient:
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
             untrusted = "CERTIFICATE_VERIFY_FAILED" in str(error)
             raise BackendUnavailable(
-                f"backend {self.name} cannot be reached",
+                f"backend {self.name} cannot be reached at {self._url}",
                 reached=False,
                 hint="is its TLS certificate trusted here, and made for this host?"
                 if untrusted

@@ -59,13 +59,14 @@ def set_up(file: Path | None, level: str, *, console: bool = True) -> None:
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         uvicorn = logging.getLogger(name)
         uvicorn.handlers.clear()
-        uvicorn.propagate = True
+        uvicorn.propagate = name != "uvicorn.access"  # addresses hold job ids and what people type
     logging.captureWarnings(capture=True)
 
 
 def _when_and_what_first(
     _logger: object, _name: str, event: structlog.typing.EventDict
 ) -> structlog.typing.EventDict:
+    event.pop("color_message", None)  # uvicorn's own, for terminals
     first = {key: event[key] for key in ("ts", "level", "event") if key in event}
     return {**first, **event}
 
@@ -116,7 +117,7 @@ class EventLog:
             case Ended(job):
                 level = logging.WARNING if job.state is JobState.FAILED else logging.INFO
                 self._log.log(level, f"job {job.state}", extra={**_facts(job), **_end(job)})
-            case ModelLoaded(backend, model, seconds, error):
+            case ModelLoaded(_, backend, model, seconds, error):
                 self._backends.log(
                     logging.INFO if error is None else logging.WARNING,
                     "model loaded" if error is None else "model load failed",

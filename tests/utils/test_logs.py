@@ -81,14 +81,24 @@ def test_backends_and_loads_are_told_too(log: Path) -> None:
     listen = EventLog()
 
     listen(BackendChanged("localai", up=False, detail="connection refused"))
-    listen(ModelLoaded("localai", "m", 1.5))
-    listen(ModelLoaded("localai", "m", 0.5, BackendFailed("boom")))
+    listen(ModelLoaded(job(), "localai", "m", 1.5))
+    listen(ModelLoaded(None, "localai", "m", 0.5, BackendFailed("boom")))
 
     assert [(line["event"], line["level"]) for line in lines(log)] == [
         ("backend cannot be reached", "warning"),
         ("model loaded", "info"),
         ("model load failed", "warning"),
     ]
+
+
+def test_addresses_that_were_called_are_not_logged(log: Path) -> None:
+    set_up(log, "info", console=False)
+
+    logging.getLogger("uvicorn.access").info("GET /mcp/get_job?job_id=%s", CANARY)
+    logging.getLogger("uvicorn.error").info("started", extra={"color_message": "\x1b[36mstarted"})
+
+    (line,) = lines(log)
+    assert (line["event"], "color_message" in line) == ("started", False)
 
 
 def test_line_breaks_and_control_characters_cannot_forge_a_line(log: Path) -> None:
