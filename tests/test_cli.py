@@ -8,8 +8,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Generator, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -17,13 +17,18 @@ from typing import IO, Any
 import httpx2
 import pytest
 from PIL import Image
+from starlette.applications import Starlette
+from starlette.routing import Mount
 from typer.testing import CliRunner
 
 from src import __version__
+from src.app import create_app
 from src.cli import app
 from src.commands.terminal import coloured
+from src.settings import Settings
 from src.simulator.config import SimulatorConfig
 from src.simulator.serve import Simulator
+from tests.serving import RunningServer
 
 ROOT = Path(__file__).parents[1]
 PATIENCE_S = 40.0
@@ -613,10 +618,7 @@ def test_mcp_bridges_to_the_running_server(tmp_path: Path, demonstration: str) -
 
 
 def test_of_two_that_start_at_once_one_serves_and_both_answer(tmp_path: Path, nobody: str) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    variables = {"IM_PORT": port, "LOCALAI_URL": nobody}
+    variables = {"IM_PORT": free_port(), "LOCALAI_URL": nobody}
 
     with (
         started(tmp_path, "mcp", **variables) as one,
@@ -627,6 +629,84 @@ def test_of_two_that_start_at_once_one_serves_and_both_answer(tmp_path: Path, no
         names = [tools_of(process) for process in (one, other)]
 
     assert names[0] == names[1] != []
+
+
+def free_port() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
+
+
+@contextmanager
+def ready(folder: Path, *words: str, **variables: str) -> Generator["subprocess.Popen[str]"]:
+    """Run a stdio door that has found or become the server."""
+    with started(folder, *words, **variables) as process:
+        shake_hands(process)
+        yield process
+
+
+def call(process: "subprocess.Popen[str]", tool: str) -> dict[str, Any]:
+    tell(process, id=3, method="tools/call", params={"name": tool, "arguments": {}})
+    answer: dict[str, Any] = hear(process)["result"]
+    return answer
+
+
+@pytest.mark.parametrize("ending", ["quits", "is killed"])
+def test_when_the_host_that_serves_is_gone_another_one_takes_its_place(
+    tmp_path: Path, nobody: str, ending: str
+) -> None:
+    variables = {"IM_PORT": free_port(), "LOCALAI_URL": nobody}
+    with ExitStack() as ends:
+        serving, one, other = (
+            ends.enter_context(ready(tmp_path, "mcp", **variables)) for _ in range(3)
+        )
+        if ending == "is killed":
+            serving.kill()
+        serving.communicate(timeout=PATIENCE_S)
+        answers = [call(process, "get_queue_status") for process in (one, other)]
+        _, errors = one.communicate(timeout=PATIENCE_S)
+        answers.append(call(other, "get_queue_status"))
+
+    assert [answer["isError"] for answer in answers] == [False] * 3
+    assert (one.returncode, troubles(errors)) == (0, [])
+
+
+def test_nobody_takes_the_place_of_a_server_that_is_gone_from_elsewhere(tmp_path: Path) -> None:
+    inner = create_app(Settings(log_file=None, log_level="error"), backends=[])
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncGenerator[None]:
+        async with inner.router.lifespan_context(inner):
+            yield
+
+    outer = Starlette(routes=[Mount("/behind", inner)], lifespan=lifespan)
+    with ExitStack() as ends:
+        with RunningServer(outer) as server:
+            url = f"{server.url}/behind"
+            process = ends.enter_context(ready(tmp_path, "mcp", "--url", url))
+        answer = call(process, "get_queue_status")
+
+    assert answer["isError"]
+    assert answer["content"][0]["text"].startswith(
+        f"server_unreachable: no server answers at {url}"
+    )
+    assert "`python -m src serve`" in answer["content"][0]["text"]
+
+
+def test_a_host_that_is_killed_leaves_no_traceback(tmp_path: Path, demonstration: str) -> None:
+    with started(tmp_path, "mcp", IM_URL=demonstration) as process:
+        shake_hands(process)
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        for number in range(20):
+            tell(process, id=number, method="tools/list")
+        process.stdin.close()
+        errors = process.stderr.read()
+        process.wait(PATIENCE_S)
+
+    assert (errors, process.returncode) == ("", 0)
 
 
 def test_mcp_does_not_serve_in_the_place_of_another_machine(nobody: str) -> None:

@@ -12,8 +12,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import anyio
+from mcp import MCPError
 
-from ..routes.stdio import serve_stdio
+from ..routes.stdio import NoServer, serve_stdio
 from .configuration import make_app, read_settings
 from .hosting import LOOPBACK, PortTaken, interruptible, is_loopback, listen, served, url_of
 from .remote import base, find, unreachable
@@ -37,9 +38,22 @@ def bridge(url: str | None) -> None:
     settings = read_settings()
     url = base(url or f"http://{LOOPBACK}:{settings.port}")
     with interruptible(), ExitStack() as stack:
-        if find(url).health is None:
-            url = _become_server(url, stack)
-        anyio.run(serve_stdio, f"{url}/mcp")
+
+        def seek() -> str:
+            """Find the server, or take its place: the one that was there may have gone."""
+            try:
+                return f"{_server_at(url, stack)}/mcp"
+            except Failure as failure:
+                raise NoServer(str(failure)) from failure
+
+        try:
+            anyio.run(serve_stdio, f"{_server_at(url, stack)}/mcp", seek)
+        except MCPError as error:
+            raise Failure(str(error), ExitCode.UNREACHABLE) from error
+
+
+def _server_at(url: str, stack: ExitStack) -> str:
+    return _become_server(url, stack) if find(url).health is None else url
 
 
 def _become_server(url: str, stack: ExitStack) -> str:

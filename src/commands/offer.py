@@ -55,7 +55,11 @@ async def look(settings: Settings, *, patience: float) -> Offer:
             version = await client.ping()
             offered = await client.models()
     except InferenceManagerError as error:
-        return Offer(settings.localai_url, Catalog(None, definitions), trouble=_trouble(error))
+        return Offer(
+            settings.localai_url,
+            Catalog(None, definitions),
+            trouble=_trouble(error, settings.localai_url),
+        )
     except TimeoutError:
         trouble = f"no answer within {patience:g} s"
         return Offer(settings.localai_url, Catalog(None, definitions), trouble=trouble)
@@ -64,5 +68,5 @@ async def look(settings: Settings, *, patience: float) -> Offer:
     return Offer(settings.localai_url, Catalog(offered, definitions), version=version)
 
 
-def _trouble(error: InferenceManagerError) -> str:
-    return error.message.removeprefix("backend LocalAI ")
+def _trouble(error: InferenceManagerError, url: str) -> str:
+    return error.message.removeprefix("backend LocalAI ").removeprefix(f"at {url.rstrip('/')} ")

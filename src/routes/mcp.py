@@ -5,7 +5,8 @@ all the while, and then hands out the job's id. Until then a caller that leaves 
 it; afterwards the job belongs to whoever holds the id.
 """
 
-from typing import Annotated, TypeVar
+from collections.abc import Awaitable
+from typing import Annotated, TypeVar, cast
 
 from mcp.server import MCPServer
 from mcp.server.caching import CacheHint
@@ -30,7 +31,8 @@ from ..models.requests import (
 )
 from .errors import from_validation, in_words
 from .figures import ErrorFigures, RequestFigures
-from .mcp_answers import Output, answer
+from .leaving import attended
+from .mcp_answers import Output, answer, plainly
 from .mcp_arguments import (
     AnySeed,
     Conversation,
@@ -48,6 +50,7 @@ from .mcp_arguments import (
     Size,
     Steps,
     Stop,
+    Strength,
     Temperature,
     TopP,
     Wait,
@@ -56,7 +59,6 @@ from .mcp_arguments import (
 from .mcp_server import Server
 from .overview import QueueStatus
 from .tools import Beat, ModelList, Tools
-from .views import JobView
 
 INSTRUCTIONS = """\
 Text and pictures from a local inference server. Every request waits in a queue; text goes first.
@@ -136,10 +138,12 @@ class _Caller:
         level = Level.LOW if priority == "low" else Level.NORMAL
         handle = await self._tools.submit(request, level=level)
         try:
-            await self._tools.wait(handle, wait_seconds, _beat(ctx))
+            present = await _attended(ctx, self._tools.wait(handle, wait_seconds, _beat(ctx)))
         except BaseException:
             await self._tools.abandon(handle)
             raise
+        if not present:
+            await self._tools.abandon(handle)
         return await _told(self._tools, handle, ctx, output)
 
 
@@ -148,6 +152,19 @@ async def _told(tools: Tools, handle: JobHandle, ctx: Context, output: Output) -
         return await answer(handle.job, tools.view(handle.job, _base_url(ctx)), output)
     except InferenceManagerError as error:
         raise ToolError(in_words(error, job_id=handle.id)) from None
+
+
+async def _attended(ctx: Context, work: Awaitable[object]) -> bool:
+    """Work until it is done or the caller hangs up; say whether the caller has stayed.
+
+    In the protocol until 2025 the SDK lets a tool go on when the stream for its answer is gone, in
+    case the caller comes back for it. Nobody can come back here: we keep no events.
+    """
+    request = _request(ctx)
+    if request is None:
+        await work
+        return True
+    return await attended(request, work)
 
 
 def _beat(ctx: Context) -> Beat:
@@ -163,8 +180,14 @@ def _beat(ctx: Context) -> Beat:
 
 
 def _base_url(ctx: Context) -> str:
+    request = _request(ctx)
+    return _HOME if request is None else str(request.base_url)
+
+
+def _request(ctx: Context) -> Request | None:
+    """Return the HTTP request that a call came with; None through any other door."""
     request: object = ctx.request_context.request
-    return str(request.base_url) if isinstance(request, Request) else _HOME
+    return cast("Request", request) if isinstance(request, Request) else None
 
 
 def _checked(kind: type[R], **fields: object) -> R:
@@ -176,7 +199,7 @@ def _checked(kind: type[R], **fields: object) -> R:
 
 
 def _add_generators(server: MCPServer, run: _Caller, default_wait: float) -> None:
-    @server.tool(title="Generate text", annotations=_GENERATES)
+    @server.tool(title="Generate text", annotations=_GENERATES, structured_output=False)
     async def txt2txt(
         ctx: Context,
         prompt: Annotated[str, Field(description="What to ask the model")] = "",
@@ -190,7 +213,7 @@ def _add_generators(server: MCPServer, run: _Caller, default_wait: float) -> Non
         seed: AnySeed = None,
         priority: Place = "normal",
         wait_seconds: Wait = default_wait,
-    ) -> Annotated[CallToolResult, JobView]:
+    ) -> CallToolResult:
         """Ask a language model on the local server. Give `prompt`, or `messages`, not both."""
         if bool(prompt.strip()) == bool(messages):
             raise InvalidInput("give either prompt or messages, and not empty", param="prompt")
@@ -209,7 +232,7 @@ def _add_generators(server: MCPServer, run: _Caller, default_wait: float) -> Non
         )
         return await run(request, ctx, priority=priority, wait_seconds=wait_seconds)
 
-    @server.tool(title="Draw a picture", annotations=_GENERATES)
+    @server.tool(title="Draw a picture", annotations=_GENERATES, structured_output=False)
     async def txt2img(
         ctx: Context,
         prompt: Annotated[str, Field(description="What to draw")],
@@ -224,7 +247,7 @@ def _add_generators(server: MCPServer, run: _Caller, default_wait: float) -> Non
         output: Show = "preview",
         priority: Place = "normal",
         wait_seconds: Wait = default_wait,
-    ) -> Annotated[CallToolResult, JobView]:
+    ) -> CallToolResult:
         """Draw pictures from words. The result has their addresses: show the url to the user."""
         request = _checked(
             Txt2ImgRequest,
@@ -240,11 +263,12 @@ def _add_generators(server: MCPServer, run: _Caller, default_wait: float) -> Non
         )
         return await run(request, ctx, priority=priority, wait_seconds=wait_seconds, output=output)
 
-    @server.tool(title="Change a picture", annotations=_GENERATES)
+    @server.tool(title="Change a picture", annotations=_GENERATES, structured_output=False)
     async def img2img(
         ctx: Context,
         image: Picture,
         prompt: Annotated[str, Field(description="What the picture should become")],
+        strength: Strength = None,
         negative_prompt: Negative = "",
         size: Size = "",
         width: Width = None,
@@ -256,12 +280,13 @@ def _add_generators(server: MCPServer, run: _Caller, default_wait: float) -> Non
         output: Show = "preview",
         priority: Place = "normal",
         wait_seconds: Wait = default_wait,
-    ) -> Annotated[CallToolResult, JobView]:
+    ) -> CallToolResult:
         """Draw a picture anew as the prompt says. It keeps the size of `image` unless told."""
         request = _checked(
             Img2ImgRequest,
             image=image,
             prompt=prompt,
+            strength=strength,
             negative_prompt=negative_prompt,
             size=size or None,
             width=width,
@@ -273,7 +298,7 @@ def _add_generators(server: MCPServer, run: _Caller, default_wait: float) -> Non
         )
         return await run(request, ctx, priority=priority, wait_seconds=wait_seconds, output=output)
 
-    @server.tool(title="Look at a picture", annotations=_GENERATES)
+    @server.tool(title="Look at a picture", annotations=_GENERATES, structured_output=False)
     async def img2txt(
         ctx: Context,
         image: Picture = "",
@@ -287,7 +312,7 @@ def _add_generators(server: MCPServer, run: _Caller, default_wait: float) -> Non
         seed: AnySeed = None,
         priority: Place = "normal",
         wait_seconds: Wait = default_wait,
-    ) -> Annotated[CallToolResult, JobView]:
+    ) -> CallToolResult:
         """Describe a picture, or answer a question about it. Give `image`, or `images`."""
         if bool(image) == bool(images):
             raise InvalidInput("give either image or images, and not empty", param="image")
@@ -310,18 +335,19 @@ def _add_jobs(server: MCPServer, tools: Tools, default_wait: float) -> None:
         "with the result, or, if the job has not ended after wait_seconds, with its place in "
         "line. Can be called again and again.",
         annotations=_LOOKS,
+        structured_output=False,
     )
     async def get_job(
         ctx: Context, job_id: JobId, output: Show = "preview", wait_seconds: Wait = default_wait
-    ) -> Annotated[CallToolResult, JobView]:
+    ) -> CallToolResult:
         handle = await tools.handle(job_id)
-        await tools.wait(handle, wait_seconds, _beat(ctx))
+        await _attended(ctx, tools.wait(handle, wait_seconds, _beat(ctx)))
         return await _told(tools, handle, ctx, output)
 
-    @server.tool(title="Cancel a job", annotations=_CANCELS)
-    async def cancel_job(ctx: Context, job_id: JobId) -> JobView:
+    @server.tool(title="Cancel a job", annotations=_CANCELS, structured_output=False)
+    async def cancel_job(ctx: Context, job_id: JobId) -> CallToolResult:
         """Give up a job that waits or runs. A job that has ended stays as it is."""
-        return tools.view(await tools.cancel(job_id), _base_url(ctx))
+        return plainly(tools.view(await tools.cancel(job_id), _base_url(ctx)))
 
 
 def _add_figures(server: MCPServer, tools: Tools) -> None:

@@ -6,7 +6,7 @@ content, few the links. So the facts stand in both, and picture data in neither.
 
 import base64
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from mcp.types import CallToolResult, ContentBlock, ImageContent, ResourceLink, TextContent
 
@@ -40,14 +40,22 @@ async def answer(job: Job, view: JobView, output: Output) -> CallToolResult:
     else:
         content = [_text(view.text or "")]
         content += [_text(note) for note in _notes(view)]
-    return CallToolResult(
-        content=content, structured_content=view.model_dump(mode="json", exclude_none=True)
-    )
+    return CallToolResult(content=content, structured_content=_facts(view))
+
+
+def plainly(view: JobView) -> CallToolResult:
+    """Make the result of a tool that tells how a job is, not what came of it."""
+    text = _text(view.model_dump_json(exclude_none=True))
+    return CallToolResult(content=[text], structured_content=_facts(view))
 
 
 def file_name(job_id: str, index: int, media_type: str) -> str:
     """Name a picture as a file."""
     return f"{job_id}-{index}.{_EXTENSIONS.get(media_type, 'bin')}"
+
+
+def _facts(view: JobView) -> dict[str, Any]:
+    return view.model_dump(mode="json", exclude_none=True)
 
 
 def _come_back(view: JobView) -> str:

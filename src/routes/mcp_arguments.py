@@ -19,7 +19,7 @@ Wait = Annotated[
     float,
     Field(
         ge=0,
-        le=600,
+        le=3600,
         allow_inf_nan=False,
         description="Seconds to wait here for the result; after that you get a job_id for get_job",
     ),
@@ -57,6 +57,14 @@ Picture = Annotated[
     Field(
         description="The `reference` of an earlier result (job:<id>/<n>) or its `uri`, "
         "base64 of a PNG, JPEG or WEBP picture, or a data: URI of one"
+    ),
+]
+Strength = Annotated[
+    float | None,
+    Field(
+        gt=0,
+        le=1,
+        description="How far from `image`; most models have a fixed one and refuse this",
     ),
 ]
 JobId = Annotated[str, Field(max_length=128, description="The job_id from an earlier result")]

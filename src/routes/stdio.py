@@ -3,13 +3,15 @@
 However many hosts start a bridge, there is one queue, in the server. Cancellation and progress
 travel through, whichever protocol era the host speaks. Towards the server the bridge speaks the
 newest one, which knows no sessions: so every request can open a connection of its own, and a
-server that is restarted is found again without the host noticing.
+server that is restarted, or replaced by another, is found without the host noticing.
 """
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar, cast
 
+import anyio
+import anyio.to_thread
 import httpx2
 from mcp import Client, MCPError
 from mcp.client.streamable_http import streamable_http_client
@@ -36,33 +38,44 @@ ERA = "2026-07-28"
 Context = ServerRequestContext[Any, Any]
 _Page = PaginatedRequestParams | None
 _T = TypeVar("_T")
+Seek = Callable[[], str]
+"""Called in a thread where nobody answers: tells where a server is now, or raises `NoServer`."""
 
 _CONNECT_S = 5.0
 _SILENCE_S = 60.0  # the server sends a sign of life every 15 s while it works
 
 
-async def serve_stdio(url: str) -> None:
-    """Carry messages between stdin and stdout and the MCP endpoint at `url`, until stdin ends.
+class NoServer(Exception):
+    """There is no server, and none can be had; the message says what would help."""
+
+
+async def serve_stdio(url: str, seek: Seek) -> None:
+    """Carry messages between stdin and stdout and the MCP endpoint at `url`, until the host ends.
 
     stdout belongs to the protocol: nothing else may write there.
 
     Raises:
-        MCPError: no server answers at `url`.
+        MCPError: no server answers.
 
     """
     timeout = httpx2.Timeout(_SILENCE_S, connect=_CONNECT_S)
     async with httpx2.AsyncClient(timeout=timeout, trust_env=False) as http:
-        server = await bridge(Upstream(url, http))
-        async with stdio_server() as (reader, writer):
-            await server.run(reader, writer, server.create_initialization_options())
+        server = await bridge(Upstream(url, http, seek))
+        try:
+            async with stdio_server() as (reader, writer):
+                await server.run(reader, writer, server.create_initialization_options())
+        except* BrokenPipeError:
+            pass  # the host is gone before its answers; nobody is left to be told
 
 
 class Upstream:
     """The server on the other side of the bridge."""
 
-    def __init__(self, url: str, http: httpx2.AsyncClient) -> None:
+    def __init__(self, url: str, http: httpx2.AsyncClient, seek: Seek) -> None:
         self._url = url
         self._http = http
+        self._seek = seek
+        self._seeking = anyio.Lock()
 
     @asynccontextmanager
     async def client(self, mode: str = ERA) -> AsyncGenerator[Client]:
@@ -74,27 +87,37 @@ class Upstream:
             yield client
 
     async def ask(self, question: Callable[[Client], Awaitable[_T]], mode: str = ERA) -> _T:
-        """Put one question to the server.
+        """Put one question to the server, and to its successor where it is not there any more.
 
         Raises:
             MCPError: its refusal, or ours when it cannot be reached.
 
         """
         try:
+            try:
+                return await self._ask(question, mode)
+            except httpx2.ConnectError:  # so that nothing has been sent
+                await self._find_again()
+                return await self._ask(question, mode)
+        except NoServer as failure:
+            raise _lost(str(failure)) from None
+        except httpx2.TransportError:
+            raise _lost(f"the server at {self._url} does not answer; try again") from None
+        except MCPError as refusal:
+            if refusal.code != CONNECTION_CLOSED:
+                raise
+            raise _lost(f"the server at {self._url} went away; try again") from None
+
+    async def _ask(self, question: Callable[[Client], Awaitable[_T]], mode: str) -> _T:
+        try:
             async with self.client(mode) as client:
                 return await question(client)
         except ExceptionGroup as group:
-            match _only(group):
-                case MCPError() as refusal:
-                    raise refusal from None
-                case httpx2.TransportError():
-                    raise MCPError(
-                        code=CONNECTION_CLOSED,
-                        message=f"the inference manager at {self._url} does not answer; "
-                        "start it with `inference-manager serve` and try again",
-                    ) from None
-                case _:
-                    raise
+            raise _only(group) from None
+
+    async def _find_again(self) -> None:
+        async with self._seeking:
+            self._url = await anyio.to_thread.run_sync(self._seek)
 
 
 async def bridge(upstream: Upstream) -> Server[Any]:
@@ -150,6 +173,10 @@ async def bridge(upstream: Upstream) -> Server[Any]:
         on_list_resource_templates=list_templates,
         on_read_resource=read_resource,
     )
+
+
+def _lost(message: str) -> MCPError:
+    return MCPError(code=CONNECTION_CLOSED, message=message)
 
 
 def _only(error: Exception) -> Exception:

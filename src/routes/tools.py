@@ -8,7 +8,7 @@ import anyio
 from pydantic import BaseModel, Field
 
 from ..handles import JobHandle
-from ..models.errors import InvalidInput, UnknownJob
+from ..models.errors import InvalidTransition, UnknownJob
 from ..models.jobs import Job, JobState, Level
 from ..models.metrics import ErrorLog, ErrorReport, RequestMetrics, RequestReport
 from ..models.modality import Modality
@@ -160,12 +160,12 @@ class Tools:
 
         Raises:
             UnknownJob: there is no such job, or it has no such picture.
-            InvalidInput: the job has not ended yet.
+            InvalidTransition: the job has not ended yet.
 
         """
         job = (await self._processor.handle(job_id)).job
         if not job.state.terminal:
-            raise InvalidInput(f"the job {job_id} has not ended yet", param="job_id")
+            raise InvalidTransition("the job has not ended yet", hint="wait for it with get_job")
         images = job.result.images if job.result is not None else ()
         if not 0 <= index < len(images):
             raise UnknownJob(

@@ -4,7 +4,6 @@ A POST that generates waits until the job has ended. With `wait_seconds` it answ
 time runs out, and the job goes on. A caller that hangs up before its answer takes its job with it.
 """
 
-import asyncio
 import base64
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, TypeVar
@@ -13,8 +12,8 @@ from fastapi import APIRouter, Body, Query, Request, Response
 from fastapi.openapi.models import Example
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..handles import JobHandle, result_of
-from ..models.errors import InferenceManagerError, InvalidTransition
+from ..handles import result_of
+from ..models.errors import InferenceManagerError
 from ..models.jobs import Job, Level
 from ..models.requests import (
     Img2ImgRequest,
@@ -25,6 +24,7 @@ from ..models.requests import (
 )
 from .errors import ErrorBody, answer
 from .figures import ErrorFigures, RequestFigures
+from .leaving import attended
 from .mcp_answers import file_name
 from .overview import QueueStatus
 from .tools import ModelList, Tools
@@ -248,7 +248,7 @@ def _add_jobs(router: APIRouter, tools: Tools) -> None:
     ) -> Response:
         """Show a job, once it has ended or `wait_seconds` are over. Changes nothing."""
         handle = await tools.handle(job_id)
-        await _wait(tools, request, handle, wait_seconds)
+        await attended(request, tools.wait(handle, wait_seconds))
         return _shown(tools, request, handle.job)
 
     @router.post(
@@ -273,8 +273,6 @@ def _add_jobs(router: APIRouter, tools: Tools) -> None:
     )
     async def image(job_id: str, index: int) -> Response:
         """Fetch a picture that a job made. `index` counts from 0."""
-        if not (await tools.handle(job_id)).job.state.terminal:
-            raise InvalidTransition("the job has not ended yet", hint="wait for it with get_job")
         picture = await tools.image(job_id, index)
         name = file_name(job_id, index, picture.media_type)
         return Response(
@@ -332,7 +330,7 @@ async def _serve(
         deadline_s=options.deadline_seconds,
     )
     try:
-        present = await _wait(tools, request, handle, options.wait_seconds)
+        present = await attended(request, tools.wait(handle, options.wait_seconds))
     except BaseException:
         await tools.abandon(handle)
         raise
@@ -345,27 +343,6 @@ async def _serve(
             return answer(error, job_id=handle.id)
     with_pictures = isinstance(options, _PictureOptions) and options.response_format == "b64_json"
     return _shown(tools, request, handle.job, with_pictures=with_pictures)
-
-
-async def _wait(tools: Tools, request: Request, handle: JobHandle, seconds: float | None) -> bool:
-    """Wait for the job, at most so long; say whether the caller is still there."""
-    waiting = asyncio.ensure_future(tools.wait(handle, seconds))
-    leaving = asyncio.ensure_future(_left(request))
-    try:
-        await asyncio.wait((waiting, leaving), return_when=asyncio.FIRST_COMPLETED)
-        if waiting.done():
-            waiting.result()
-        return waiting.done()
-    finally:
-        waiting.cancel()
-        leaving.cancel()
-        await asyncio.wait((waiting, leaving))
-
-
-async def _left(request: Request) -> None:
-    """Return when the caller hangs up: the body is read, so nothing else can come."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 def _shown(

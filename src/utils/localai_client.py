@@ -244,7 +244,7 @@ class LocalAIClient:
         self, request: Txt2TxtRequest | Img2TxtRequest, model: str, job_id: str
     ) -> AsyncGenerator[Chunk]:
         scene = self._scene(model, *wire.words_of(request))
-        body = await _encoded(wire.chat(request, model), wire.size_of(request))
+        body = await _encoded(wire.chat(request, model), request.size_bytes)
         reader, told = SSEReader(), wire.ChatAnswer(scene)
         first_byte_s = self._first_byte_s[request.modality]
 
@@ -277,7 +277,7 @@ class LocalAIClient:
         silence = self._first_byte_s[request.modality]
         simulated = False
         for number in range(request.n):
-            body = await _encoded(wire.drawing(request, model, number), wire.size_of(request))
+            body = await _encoded(wire.drawing(request, model, number), request.size_bytes)
             async with self._answer(_IMAGES, body, job_id, silence, scene) as answer:
                 simulated = _SIMULATED in answer.headers
                 content = await self._body(answer, self._image_bytes)
@@ -387,7 +387,7 @@ class LocalAIClient:
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
             untrusted = "CERTIFICATE_VERIFY_FAILED" in str(error)
             raise BackendUnavailable(
-                f"backend {self.name} cannot be reached at {self._url}",
+                f"backend {self.name} at {self._url} cannot be reached",
                 reached=False,
                 hint="is its TLS certificate trusted here, and made for this host?"
                 if untrusted

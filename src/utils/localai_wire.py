@@ -107,14 +107,6 @@ def encode(body: JsonObject) -> bytes:
     return json.dumps(body, allow_nan=False, separators=(",", ":")).encode("ascii")
 
 
-def size_of(request: InferenceRequest) -> int:
-    """Return about how many characters a request holds."""
-    pictures = len(request.image) if isinstance(request, Img2ImgRequest) else 0
-    if isinstance(request, Img2TxtRequest):
-        pictures = sum(map(len, request.images))
-    return pictures + sum(map(len, words_of(request)))
-
-
 def words_of(request: InferenceRequest) -> tuple[str, ...]:
     """Return what the caller wrote: none of it may appear in an error."""
     match request:

@@ -4,8 +4,10 @@ import io
 import json
 import random
 import re
+from pathlib import Path
 from typing import Any
 
+import httpx2
 import PIL.Image
 import pytest
 from mcp import Client, MCPError
@@ -28,10 +30,8 @@ from tests.routes.house import CANARY, ERAS, House, Progress, base64_of, facts, 
 from tests.serving import logging_kept
 
 SMALL = {"size": "64x64", "steps": 1}
-NAMES = {
-    "txt2txt", "txt2img", "img2img", "img2txt", "get_job", "cancel_job",
-    "get_queue_status", "list_models", "get_request_metrics", "get_error_metrics",
-}  # fmt: skip
+FIGURES = {"get_queue_status", "list_models", "get_request_metrics", "get_error_metrics"}
+NAMES = {"txt2txt", "txt2img", "img2img", "img2txt", "get_job", "cancel_job", *FIGURES}
 
 
 @pytest.fixture(params=ERAS)
@@ -163,6 +163,18 @@ async def test_a_picture_goes_on_under_each_of_its_names(shared_house: House) ->
             assert "64x64" in words(told)
 
 
+async def test_a_strength_is_taken_where_the_definition_has_it(tmp_path: Path) -> None:
+    definition = "name: sim-image\nmodality: [img2img]\nstrength: true\n"
+    (tmp_path / "sim-image.yaml").write_text(definition, encoding="utf-8")
+
+    with house(models_dir=tmp_path) as defined:
+        async with defined.client() as client:
+            change = {"image": base64_of(png()), "prompt": "x", "steps": 1, "strength": 0.5}
+            result = await client.call_tool("img2img", change)
+
+    assert facts(result)["state"] == "completed"
+
+
 async def test_pictures_come_as_base64_and_as_data_uris(shared_house: House) -> None:
     data = base64_of(png(48, 32))
 
@@ -249,17 +261,41 @@ async def test_a_caller_that_cancels_takes_its_waiting_job_along(
     assert (figures["overall"]["completed"], figures["overall"]["cancelled"]) == (1, 1)
 
 
-async def test_a_caller_that_vanishes_takes_its_job_along(own_house: House) -> None:
+async def test_a_caller_that_vanishes_takes_its_job_along(own_house: House, era: str) -> None:
     own_house.sim.hold()
     async with own_house.http() as http:
-        call = asyncio.create_task(http.post("/mcp", **_modern("txt2txt", '{"prompt": "x"}')))
+        if era == "legacy":
+            request = await _in_a_session(http, "txt2txt", {"prompt": "x"})
+        else:
+            request = _modern("txt2txt", '{"prompt": "x"}')
+        call = asyncio.create_task(http.post("/mcp", **request))
         await own_house.running("txt2txt")
         call.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await call
+        with pytest.raises(asyncio.CancelledError):
+            await call
 
-    figures = await own_house.until("/mcp/get_request_metrics", lambda f: f["total_requests"])
+    async with asyncio.timeout(2):
+        figures = await own_house.until("/mcp/get_request_metrics", lambda f: f["total_requests"])
     assert figures["overall"]["cancelled"] == 1
+
+
+async def test_a_caller_of_get_job_that_vanishes_cancels_nothing(own_house: House) -> None:
+    own_house.sim.hold()
+    async with own_house.client() as client, own_house.http() as http:
+        draw = {"prompt": "x", "wait_seconds": 0, **SMALL}
+        job_id = facts(await client.call_tool("txt2img", draw))["job_id"]
+        await own_house.running("txt2img")
+        request = await _in_a_session(http, "get_job", {"job_id": job_id})
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.5):
+                await http.post("/mcp", **request)
+
+        still = await client.call_tool("get_job", {"job_id": job_id, "wait_seconds": 1})
+        own_house.sim.release()
+        done = await client.call_tool("get_job", {"job_id": job_id})
+
+    assert facts(still)["state"] == "processing"
+    assert facts(done)["state"] == "completed"
 
 
 async def test_once_the_job_id_is_given_nothing_but_cancel_job_cancels(
@@ -284,6 +320,8 @@ async def test_once_the_job_id_is_given_nothing_but_cancel_job_cancels(
 
     assert facts(after)["state"] == "processing"
     assert facts(cancelled)["state"] == "cancelled"
+    assert None not in facts(cancelled).values()
+    assert json.loads(words(cancelled)) == facts(cancelled)
     assert gone.is_error
     assert "cancelled" in words(gone)
 
@@ -340,7 +378,7 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("txt2txt", {"prompt": CANARY, "max_tokens": 10**300}, "max_tokens: .*1000000"),
     ("txt2txt", {"prompt": CANARY, "seed": -1}, "seed: .*greater than or equal to 0"),
     ("txt2txt", {"prompt": CANARY, "stop": [CANARY] * 9}, "stop: .*8"),
-    ("txt2txt", {"prompt": CANARY, "wait_seconds": 601}, "wait_seconds: .*600"),
+    ("txt2txt", {"prompt": CANARY, "wait_seconds": 3601}, "wait_seconds: .*3600"),
     ("txt2txt", {"prompt": CANARY, "priority": CANARY}, "priority: .*normal"),
     ("txt2txt", {"prompt": CANARY, "temperatur": 1}, "temperatur: .*did you mean temperature"),
     ("txt2txt", {"prompt": "x", "messages": [{"role": CANARY, "content": ""}]}, "messages.0.role"),
@@ -367,6 +405,9 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("img2img", {"prompt": "x", "image": base64_of(b"<svg>CANARY-4711</svg>")}, "image is not"),
     ("img2img", {"prompt": "x", "image": f"http://{CANARY}/a.png"}, "image must not be an address"),
     ("img2img", {"prompt": "x", "image": "job:nosuchjob"}, "job_not_found"),
+    ("img2img", {"prompt": "x", "image": CANARY, "strength": 0}, "strength: .*greater than 0"),
+    ("img2img", {"prompt": "x", "image": CANARY, "strength": 2}, "strength: .*or equal to 1"),
+    ("img2img", {"prompt": "x", "image": base64_of(png()), "strength": 0.5}, "fixed strength"),
     ("img2txt", {}, "image"),
     ("img2txt", {"image": "x", "images": ["x"]}, "image"),
     ("img2txt", {"images": [base64_of(png())] * 9}, "images: .*8"),
@@ -517,14 +558,15 @@ async def test_the_tools_are_few_and_say_what_they_take(shared_house: House, era
 
     assert tools.keys() == NAMES
     assert [t.uri_template for t in templates] == ["inference://images/{job_id}/{index}"]
-    for tool in tools.values():
+    for name, tool in tools.items():
         assert tool.description
         assert tool.title
-        assert tool.output_schema is not None
+        assert (tool.output_schema is not None) == (name in FIGURES)
         assert tool.annotations is not None
-        for name, schema in tool.input_schema["properties"].items():
-            assert schema.get("description"), f"{tool.name}.{name}"
+        for argument, schema in tool.input_schema["properties"].items():
+            assert schema.get("description"), f"{name}.{argument}"
         assert len(json.dumps(tool.input_schema)) < 3000
+    assert sum(len(tool.model_dump_json(exclude_none=True)) for tool in tools.values()) < 22_000
 
 
 @pytest.mark.parametrize("kind", [Txt2TxtRequest, Txt2ImgRequest, Img2ImgRequest, Img2TxtRequest])
@@ -605,6 +647,28 @@ def _modern(tool: str, arguments: str = "{}") -> dict[str, Any]:
             "mcp-name": tool,
         },
     }
+
+
+async def _in_a_session(
+    http: httpx2.AsyncClient, tool: str, arguments: dict[str, Any]
+) -> dict[str, Any]:
+    """Shake hands in the protocol until 2025, and make a tool call."""
+    headers = {"accept": "application/json, text/event-stream"}
+    hello = {
+        "protocolVersion": "2025-11-25",
+        "capabilities": {},
+        "clientInfo": {"name": "test", "version": "1"},
+    }
+    for message in (
+        {"id": 1, "method": "initialize", "params": hello},
+        {"method": "notifications/initialized"},
+    ):
+        answered = await http.post("/mcp", headers=headers, json={"jsonrpc": "2.0", **message})
+        assert answered.is_success
+        headers["mcp-protocol-version"] = "2025-11-25"
+        headers.setdefault("mcp-session-id", answered.headers.get("mcp-session-id", ""))
+    call = {"id": 2, "method": "tools/call", "params": {"name": tool, "arguments": arguments}}
+    return {"headers": headers, "json": {"jsonrpc": "2.0", **call}}
 
 
 def _ended(job: Any) -> bool:

@@ -44,7 +44,7 @@ async def test_without_localai_the_server_lives_is_not_ready_and_says_why() -> N
 
     assert ready.status_code == 503
     assert ready.json()["reasons"] == [
-        f"localai: backend localai cannot be reached at {nobody.url}"
+        f"localai: backend localai at {nobody.url} cannot be reached"
     ]
     assert health["status"] == "degraded"
     assert submitted.status_code == 202

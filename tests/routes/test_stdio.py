@@ -10,13 +10,15 @@ import pytest
 from mcp import Client, MCPError, StdioServerParameters
 
 from src.app import create_app
-from src.routes.stdio import Upstream, bridge
+from src.routes.stdio import NoServer, Upstream, bridge
 from src.settings import Settings
 from tests.routes.house import ERAS, House, Progress, facts, words
 from tests.serving import RunningServer
 
 ROOT = Path(__file__).parents[2]
-PROGRAM = "import anyio; from src.routes.stdio import serve_stdio; anyio.run(serve_stdio, '{}')"
+PROGRAM = (
+    "import anyio; from src.routes.stdio import serve_stdio; anyio.run(serve_stdio, '{}', str)"
+)
 SMALL = {"size": "64x64", "steps": 1}
 
 
@@ -34,11 +36,15 @@ def _process(house: House, mode: str) -> Client:
     )
 
 
+def _nowhere() -> str:
+    raise NoServer("start one with `im serve`")
+
+
 @asynccontextmanager
 async def _bridge(url: str, mode: str = "auto") -> AsyncGenerator[Client]:
     """Make a bridge within the test's own process."""
     async with httpx2.AsyncClient(trust_env=False) as http:
-        server = await bridge(Upstream(f"{url}/mcp", http))
+        server = await bridge(Upstream(f"{url}/mcp", http, _nowhere))
         async with Client(server, mode=mode) as client:
             yield client
 
@@ -132,7 +138,7 @@ async def test_a_server_that_is_restarted_is_found_again(era: str) -> None:
         host = await bridged.__aenter__()
     try:
         away = await host.call_tool("list_models")
-        with pytest.raises(MCPError, match="does not answer"):
+        with pytest.raises(MCPError, match="im serve"):
             await host.list_resource_templates()
         with server(first.port):
             back = await host.call_tool("list_models")
@@ -140,7 +146,7 @@ async def test_a_server_that_is_restarted_is_found_again(era: str) -> None:
         await bridged.__aexit__(None, None, None)
 
     assert away.is_error
-    assert "inference-manager serve" in words(away)
+    assert words(away) == "server_unreachable: start one with `im serve`."
     assert not back.is_error
 
 
@@ -148,9 +154,41 @@ async def test_without_a_server_there_is_no_bridge() -> None:
     with RunningServer(_idle_app()) as gone:
         url = gone.url
 
-    with pytest.raises(MCPError, match="does not answer"):
+    with pytest.raises(MCPError, match="im serve"):
         async with _bridge(url):
             pass
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (b"", "does not answer; try again"),
+        (
+            b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n:\n\n",
+            "went away; try again",
+        ),
+    ],
+)
+async def test_what_may_have_been_begun_is_not_asked_twice(answer: bytes, says: str) -> None:
+    calls = 0
+
+    async def break_off(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal calls
+        calls += 1
+        await reader.readuntil(b"tools/call")
+        writer.write(answer)
+        writer.close()
+
+    async with (
+        await asyncio.start_server(break_off, "127.0.0.1") as server,
+        httpx2.AsyncClient(trust_env=False) as http,
+    ):
+        port = server.sockets[0].getsockname()[1]
+        upstream = Upstream(f"http://127.0.0.1:{port}/mcp", http, _nowhere)
+        with pytest.raises(MCPError, match=says):
+            await upstream.ask(lambda client: client.call_tool("txt2txt", {"prompt": "x"}))
+
+    assert calls == 1
 
 
 def _idle_app() -> Any:
