@@ -3,8 +3,8 @@ from typing import Any
 
 import pytest
 
-from src.models.errors import BackendBusy, BackendFailed, UnknownModel
-from src.models.events import Ended, Retried, Started, Submitted
+from src.models.errors import BackendBusy, BackendFailed, ModelLoadFailed, UnknownModel
+from src.models.events import Ended, ModelLoaded, Retried, Started, Submitted
 from src.models.jobs import Job, JobState
 from src.models.metrics import ErrorLog, RequestMetrics, sanitised
 from src.models.modality import Modality
@@ -125,6 +125,18 @@ def test_errors_are_counted_by_modality_model_and_code_and_shown_newest_first() 
     )
     assert (older.job_id, older.final, older.at) == ("a", False, NOW + 1)
     assert newest.parameters == {"messages": 1, "messages_chars": 5}
+
+
+def test_a_failed_load_is_an_error_of_the_job_that_it_was_for() -> None:
+    errors = ErrorLog()
+
+    errors(ModelLoaded(job(model="big"), "gpu", "big", 1.0, ModelLoadFailed("out of memory")))
+    errors(ModelLoaded(None, "gpu", "big", 1.0, ModelLoadFailed("nobody waits any more")))
+    errors(ModelLoaded(job(model="big"), "gpu", "big", 1.0))
+    report = errors.report()
+
+    assert report.counts_by_code == {"model_load_failed": 1}
+    assert (report.recent_errors[0].model, report.recent_errors[0].final) == ("big", False)
 
 
 def test_an_expired_job_is_an_error_and_a_cancelled_one_is_not() -> None:
