@@ -30,7 +30,6 @@ from .models.errors import (
     UnknownModel,
 )
 from .models.events import (
-    BackendChanged,
     Ended,
     Event,
     Listener,
@@ -41,12 +40,13 @@ from .models.events import (
 )
 from .models.jobs import Job, Level
 from .models.modality import Modality
-from .models.ports import Backend, Clock, JobStore, OfferedModel
+from .models.ports import Backend, Clock, JobStore
 from .models.queues import Entry
 from .models.requests import InferenceRequest
 from .models.results import Result, collect
 from .models.scheduler import Decision, Expire, Load, Scheduler, Start
 from .utils.retry import RetryPolicy
+from .watch import BackendState, BackendWatch
 
 logger = logging.getLogger("inference_manager.processor")
 
@@ -74,21 +74,6 @@ class Timing:
     recheck_s: Sequence[float] = (0.5, 1.0, 2.0, 5.0, 10.0)
 
 
-@dataclass(slots=True)
-class BackendState:
-    """What is known of a backend's health; `up` is None before the first look at it."""
-
-    since: float
-    up: bool | None = None
-    detail: str = "not looked at yet"
-    version: str = ""
-
-    @property
-    def simulated(self) -> bool:
-        """Whether it is the simulator, which says so in its version."""
-        return self.version.startswith("simulated")
-
-
 class Processor:
     """Takes requests in, has them run in order, and settles the handles of their callers."""
 
@@ -106,12 +91,8 @@ class Processor:
         listeners: Sequence[Listener] = (),
     ) -> None:
         self.scheduler = scheduler
-        self.backends = {backend.name: BackendState(since=clock()) for backend in backends}
         self._backends = {backend.name: backend for backend in backends}
         self._store = store
-        self._definitions = tuple(definitions)
-        self.catalog = Catalog(None, self._definitions)
-        self._offers: dict[str, Sequence[OfferedModel]] = {}
         self._retry = retry
         self._timing = timing
         self._clock = clock
@@ -127,8 +108,17 @@ class Processor:
             lambda: deque(maxlen=retry.attempts)
         )
         self._wake = asyncio.Event()
-        self._look: dict[str, asyncio.Event] = {name: asyncio.Event() for name in self._backends}
         self._loop: asyncio.Task[None] | None = None
+        self._watch = BackendWatch(
+            backends,
+            scheduler,
+            definitions,
+            clock=clock,
+            look_s=timing.look_s,
+            recheck_s=timing.recheck_s,
+            tell=self._tell,
+            looked=self._after_look,
+        )
 
     def __repr__(self) -> str:
         return f"<Processor [{len(self._handles)} live jobs] {self.scheduler!r}>"
@@ -231,6 +221,16 @@ class Processor:
         return None if model is None else self._trouble.get(model)
 
     @property
+    def backends(self) -> Mapping[str, BackendState]:
+        """What is known of each backend's health."""
+        return self._watch.states
+
+    @property
+    def catalog(self) -> Catalog:
+        """The models that may be asked for now."""
+        return self._watch.catalog
+
+    @property
     def simulated(self) -> bool:
         """Whether a simulator stands in for a backend."""
         return any(state.simulated for state in self.backends.values())
@@ -274,7 +274,7 @@ class Processor:
     async def _run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
             for backend in self._backends.values():
-                tasks.create_task(self._watch(backend), name=f"watch {backend.name}")
+                tasks.create_task(self._watch.run(backend), name=f"watch {backend.name}")
             while True:
                 self._wake.clear()
                 try:
@@ -361,9 +361,9 @@ class Processor:
         now = self._clock()
         job = handle.job
         if isinstance(error, BackendUnavailable | UnknownModel):
-            self._look[start.backend].set()
+            self._watch.look(start.backend)
         if isinstance(error, BackendUnavailable) and not error.reached:
-            self._down(start.backend, error)
+            self._watch.down(start.backend, error)
             await self._again(handle, start, Job.requeued, error, counted=False)
             return
         retry = None
@@ -516,12 +516,12 @@ class Processor:
         self.wake()
 
     async def _load_failed(self, load: Load, error: InferenceManagerError, now: float) -> None:
-        self._look[load.backend].set()
+        self._watch.look(load.backend)
         self._trouble[load.model] = error
         if isinstance(error, BackendUnavailable):
             self.scheduler.load_failed(load.backend, load.model, cool_until=now)
             if not error.reached:
-                self._down(load.backend, error)
+                self._watch.down(load.backend, error)
             return
         failures = self._load_failures[load.model]
         told_to_wait = isinstance(error, BackendBusy) or (
@@ -549,56 +549,11 @@ class Processor:
                 self.scheduler.withdrawn(entry.id)
                 await self._fail(handle, error)
 
-    # Backends
+    # Models
 
-    async def _watch(self, backend: Backend) -> None:
-        """Look at a backend from time to time, and at once when an attempt finds it silent."""
-        look, recheck_s = self._look[backend.name], self._timing.recheck_s
-        misses = 0
-        while True:
-            look.clear()
-            try:
-                await self._look_at(backend)
-                misses = 0
-            except InferenceManagerError as error:
-                self._down(backend.name, error)
-                misses += 1
-            except Exception:
-                logger.exception("looking at a backend failed unexpectedly")
-                misses += 1
-            await asyncio.sleep(recheck_s[min(max(misses - 1, 0), len(recheck_s) - 1)])
-            if not misses:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(self._timing.look_s):
-                        await look.wait()
-
-    async def _look_at(self, backend: Backend) -> None:
-        version = await backend.ping()
-        offered = await backend.models()
-        resident = await backend.resident()
-        state = self.backends[backend.name]
-        self.scheduler.backend_up(
-            backend.name, offers=[model.name for model in offered], resident=resident
-        )
-        if not state.up:
-            state.up, state.version, state.since = True, version, self._clock()
-            state.detail = "answers"
-            self._tell(BackendChanged(backend.name, up=True, detail=version))
-        if self._offers.get(backend.name) != offered:
-            self._offers[backend.name] = offered
-            models = {model.name: model for offer in self._offers.values() for model in offer}
-            self.catalog = Catalog(list(models.values()), self._definitions)
-            self.scheduler.capacity.set_models(self.catalog.limits())
+    async def _after_look(self) -> None:
         await self._check_waiting()
         self.wake()
-
-    def _down(self, name: str, error: InferenceManagerError) -> None:
-        self.scheduler.backend_down(name)
-        state = self.backends[name]
-        state.detail = error.message
-        if state.up is not False:
-            state.up, state.since = False, self._clock()
-            self._tell(BackendChanged(name, up=False, detail=error.message))
 
     async def _check_waiting(self) -> None:
         """Check the jobs that were accepted before it was known which models there are."""
