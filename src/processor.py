@@ -17,7 +17,6 @@ from typing import assert_never
 from .handles import JobHandle
 from .models.catalog import Catalog, ModelDefinition
 from .models.errors import (
-    BackendBusy,
     BackendError,
     BackendTimeout,
     BackendUnavailable,
@@ -518,15 +517,12 @@ class Processor:
     async def _load_failed(self, load: Load, error: InferenceManagerError, now: float) -> None:
         self._watch.look(load.backend)
         self._trouble[load.model] = error
-        if isinstance(error, BackendUnavailable):
+        if isinstance(error, BackendUnavailable) and not error.reached:
             self.scheduler.load_failed(load.backend, load.model, cool_until=now)
-            if not error.reached:
-                self._watch.down(load.backend, error)
+            self._watch.down(load.backend, error)
             return
         failures = self._load_failures[load.model]
-        told_to_wait = isinstance(error, BackendBusy) or (
-            isinstance(error, ModelLoadFailed) and error.cooling
-        )
+        told_to_wait = isinstance(error, BackendError) and error.told_to_wait
         if not told_to_wait:
             failures.append(now)
         pause = error.retry_after or min(_COOLDOWN_S * 2 ** len(failures) / 2, _COOLDOWN_CAP_S)

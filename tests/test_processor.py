@@ -274,6 +274,27 @@ async def test_nothing_is_repeated_once_a_caller_has_seen_a_piece(
     assert handle.job.attempts == 1
 
 
+@pytest.mark.parametrize(("kind", "parameters"), [("status", {"status": 502}), ("reset", {})])
+async def test_a_load_that_is_cut_off_is_not_asked_for_again_at_once(
+    sim: Simulator, control: Control, kind: str, parameters: dict[str, Any]
+) -> None:
+    events, now = Recorder(), 0.0
+    await control("add_fault", kind, match={"path": "/backend/load"}, **parameters)
+
+    times = timing(deadline_s=dict.fromkeys(Modality, 1e6))
+    async with managed(sim.url, listeners=[events], clock=lambda: now, times=times) as processor:
+        handle = await processor.submit(chat())
+        await events.until(ModelLoaded)
+        assert processor.scheduler.capacity.cooling("localai", now)["sim-chat"] >= 10
+        for failures in (2, 3):
+            now += 400
+            processor.wake()
+            await events.until_count(lambda e: isinstance(e, ModelLoaded), failures)
+
+        with pytest.raises(BackendUnavailable):
+            await handle.result()
+
+
 async def test_a_failed_load_is_tried_again_after_its_cooldown(
     sim: Simulator, control: Control
 ) -> None:

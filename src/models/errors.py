@@ -123,12 +123,14 @@ class BackendError(InferenceManagerError):
 
     Attributes:
         transient: whether another attempt may succeed.
+        told_to_wait: whether the backend merely said "later", so that no attempt is used up.
         attempts: how many attempts this kind of failure allows; None leaves it to the settings.
 
     """
 
     code = "backend_error"
     transient = False
+    told_to_wait = False
     attempts: int | None = None
 
 
@@ -160,6 +162,7 @@ class BackendBusy(BackendError):
 
     code = "backend_busy"
     transient = True
+    told_to_wait = True
 
 
 class ModelLoadFailed(BackendError):
@@ -178,6 +181,7 @@ class ModelLoadFailed(BackendError):
     ) -> None:
         super().__init__(message, retry_after=retry_after)
         self.cooling = cooling
+        self.told_to_wait = cooling
 
 
 class ModelCrashed(BackendError):

@@ -11,7 +11,7 @@ from typing import Any
 
 from tenacity import RetryCallState, Retrying, stop_after_attempt, wait_random_exponential
 
-from ..models.errors import BackendBusy, BackendError, InferenceManagerError, ModelLoadFailed
+from ..models.errors import BackendError, InferenceManagerError
 
 MAX_RETRY_AFTER = 300.0
 
@@ -43,10 +43,7 @@ class RetryPolicy:
         if not isinstance(error, BackendError) or not error.transient:
             return None
         asked = min(max(error.retry_after or 0.0, 0.0), MAX_RETRY_AFTER)
-        told_to_wait = isinstance(error, BackendBusy) or (
-            isinstance(error, ModelLoadFailed) and error.cooling
-        )
-        if told_to_wait:
+        if error.told_to_wait:
             return Retry(asked or self._wait(_state(claims)), counted=False)
         limit = self.attempts if error.attempts is None else min(error.attempts, self.attempts)
         if stop_after_attempt(limit)(_state(attempts)):
