@@ -1,5 +1,6 @@
 """The composition root: makes every part and says who gets what."""
 
+import logging
 import secrets
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -9,7 +10,7 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 from mcp.server import MCPServer
 
-from . import __version__
+from . import __version__, pool
 from .models.capacity import BackendLimits, Capacity
 from .models.metrics import ErrorLog, RequestMetrics
 from .models.ports import Backend, Clock, JobStore
@@ -17,13 +18,17 @@ from .models.scheduler import Bounds, Scheduler
 from .processor import Processor, Timing
 from .routes import errors, mcp, status, twins
 from .routes.guard import Guard
+from .routes.intake import Intake
 from .routes.tools import Tools
 from .settings import Settings
-from .utils.localai_client import LocalAIClient
+from .utils.allocator import give_back_large_blocks
+from .utils.blobs import FileBlobs
 from .utils.logs import EventLog, set_up
 from .utils.model_files import read_definitions
 from .utils.retry import RetryPolicy
 from .utils.stores.memory import MemoryStore
+
+_log = logging.getLogger("inference_manager.app")
 
 MIB = 2**20
 
@@ -42,28 +47,38 @@ def create_app(
 
     Args:
         settings: where everything is read from; by default the environment and `config.yaml`.
-        backends: used instead of the LocalAI of the settings.
+        backends: used instead of those of the settings.
         store: used instead of one in memory.
         retry: used instead of the policy of the settings.
         timing: used instead of that of the settings.
         clock: the one clock of the application.
         extend_mcp: registers further tools, resources and prompts with the MCP server.
 
+    Raises:
+        BadBackend: a key or a certificate of the settings cannot be used.
+
     """
     settings = settings or Settings()
-    metrics, error_log = RequestMetrics(), ErrorLog()
+    metrics, error_log, blobs = RequestMetrics(), ErrorLog(), FileBlobs()
     if backends is None:
-        backends = [_localai(settings, clock)]
-    limits = BackendLimits(resident=settings.resident, memory_gb=settings.memory_gb)
+        backends = list(pool.clients(settings, clock=clock, blobs=blobs))
+        rooms = pool.limits(settings)
+    else:
+        room = BackendLimits(resident=settings.resident, memory_gb=settings.memory_gb)
+        rooms = {backend.name: room for backend in backends}
     processor = Processor(
         backends=backends,
-        store=MemoryStore(keep_bytes=settings.keep_results_mb * MIB) if store is None else store,
+        store=MemoryStore(keep_bytes=settings.keep_results_mb * MIB, blobs=blobs)
+        if store is None
+        else store,
         scheduler=Scheduler(
-            Capacity({backend.name: limits for backend in backends}),
+            Capacity(rooms),
             order=settings.order,
             bounds=Bounds(
                 waiting=settings.max_waiting, waiting_bytes=settings.max_waiting_mb * MIB
             ),
+            affinity_s=settings.affinity_s,
+            shut_down_ghosts=settings.reload_when_cheaper,
         ),
         definitions=read_definitions(settings.models_dir),
         retry=retry or RetryPolicy(attempts=settings.max_attempts),
@@ -73,12 +88,22 @@ def create_app(
             attempt_s=settings.attempt_s,
             ghost_s=settings.ghost_s,
             look_s=settings.look_s,
+            crash_s=settings.crash_s,
         ),
         clock=clock,
         new_id=lambda: secrets.token_urlsafe(12),
         listeners=[metrics, error_log, EventLog()],
+        blobs=blobs,
+        warm=settings.warm,
     )
-    tools = Tools(processor, metrics, error_log, clock=clock, public_url=settings.public_url)
+    tools = Tools(
+        processor,
+        metrics,
+        error_log,
+        clock=clock,
+        blobs=blobs,
+        public_url=settings.public_url,
+    )
     mcp_server = mcp.build(tools, wait_seconds=settings.wait_seconds)
     if extend_mcp is not None:
         extend_mcp(mcp_server)
@@ -88,7 +113,10 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
         set_up(settings.log_file, settings.log_level, console=settings.log_console)
+        give_back_large_blocks()
+        _warn_of_unverified(settings)
         async with AsyncExitStack() as stack:
+            stack.push_async_callback(blobs.close)
             await stack.enter_async_context(processor.running(grace_s=settings.grace_s))
             await stack.enter_async_context(mcp_server.session_manager.run())
             yield
@@ -104,6 +132,7 @@ def create_app(
     app.include_router(status.build(processor, clock=clock))
     app.include_router(twins.build(tools), max_body_size=body_limit)
     app.router.routes.extend(mcp_app.routes)
+    app.add_middleware(Intake, longest=body_limit)
     app.add_middleware(
         Guard,
         hosts=settings.allowed_hosts,
@@ -114,17 +143,11 @@ def create_app(
     return app
 
 
-def _localai(settings: Settings, clock: Clock) -> LocalAIClient:
-    return LocalAIClient(
-        name="localai",
-        url=settings.localai_url,
-        api_key=settings.localai_key,
-        connect_s=settings.connect_s,
-        first_byte_s={
-            modality: limit if "2img" in modality else settings.first_byte_s
-            for modality, limit in settings.attempt_s.items()
-        },
-        idle_s=settings.idle_s,
-        load_s=settings.load_s,
-        clock=clock,
-    )
+def _warn_of_unverified(settings: Settings) -> None:
+    for backend in settings.pool:
+        if not backend.verify:
+            _log.warning(
+                "backend %s: its TLS certificate is not verified (verify: false); "
+                "whoever answers in its place is believed, and gets its key",
+                backend.name,
+            )

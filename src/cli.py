@@ -112,11 +112,14 @@ def simulate(
         float | None, typer.Option(min=0, help="Times as fast as a real machine; 0 never waits.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Makes a whole run repeat.")] = None,
+    profile: Annotated[
+        str | None, typer.Option(help="What goes wrong of its own accord, `busy` for example.")
+    ] = None,
 ) -> None:
     """Run the simulator of LocalAI alone."""
     from .commands import serve as command
 
-    command.simulate(host=host, port=port, config=config, speed=speed, seed=seed)
+    command.simulate(host=host, port=port, config=config, speed=speed, seed=seed, profile=profile)
 
 
 @mcp_app.callback(

@@ -7,7 +7,7 @@ touches them, and their methods never await.
 
 import asyncio
 import logging
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -15,9 +15,13 @@ from functools import partial
 from typing import assert_never
 
 from .handles import JobHandle
+from .loads import COOLDOWN_S, Loads
+from .models.breaker import Trouble
+from .models.capacity import Pause
 from .models.catalog import Catalog, ModelDefinition
 from .models.errors import (
-    BackendError,
+    BackendFailed,
+    BackendProtocolError,
     BackendTimeout,
     BackendUnavailable,
     Draining,
@@ -25,32 +29,35 @@ from .models.errors import (
     InvalidTransition,
     ModelCrashed,
     ModelLoadFailed,
+    Quarantined,
     StaleJob,
+    StreamCut,
     UnknownModel,
 )
 from .models.events import (
     Ended,
     Event,
     Listener,
-    ModelLoaded,
+    ModelPaused,
     Retried,
     Started,
     Submitted,
 )
 from .models.jobs import Job, Level
 from .models.modality import Modality
-from .models.ports import Backend, Clock, JobStore
+from .models.ports import Backend, Blobs, Clock, JobStore
 from .models.queues import Entry
 from .models.requests import InferenceRequest
-from .models.results import Result, collect
-from .models.scheduler import Decision, Expire, Load, Scheduler, Start
+from .models.results import Result, blobs_in, collect
+from .models.retry_budget import RetryBudget
+from .models.scheduler import Decision, Expire, Load, Running, Scheduler, ShutDown, Start
 from .utils.retry import RetryPolicy
 from .watch import BackendState, BackendWatch
 
 logger = logging.getLogger("inference_manager.processor")
 
-_COOLDOWN_S = 10.0
-_COOLDOWN_CAP_S = 300.0
+_CRASHES = 2
+_REMEMBERED = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +70,9 @@ class Timing:
         ghost_s: for an engine to finish what nobody waits for, before its slot is given on.
         look_s: between two looks at a backend that answers.
         recheck_s: between looks at one that does not; the last value is repeated.
+        crash_s: for which a model whose process died is left alone, unless the backend notices
+            earlier: until then it may send requests to where nobody is.
+        lost_s: for which a backend may be silent before what runs there is given up.
 
     """
 
@@ -71,6 +81,8 @@ class Timing:
     ghost_s: float = 300.0
     look_s: float = 30.0
     recheck_s: Sequence[float] = (0.5, 1.0, 2.0, 5.0, 10.0)
+    crash_s: float = 30.0
+    lost_s: float = 60.0
 
 
 class Processor:
@@ -88,6 +100,8 @@ class Processor:
         clock: Clock,
         new_id: Callable[[], str],
         listeners: Sequence[Listener] = (),
+        blobs: Blobs | None = None,
+        warm: Sequence[str] = (),
     ) -> None:
         self.scheduler = scheduler
         self._backends = {backend.name: backend for backend in backends}
@@ -100,12 +114,12 @@ class Processor:
         self._sequence = 0
         self._handles: dict[str, JobHandle] = {}
         self._attempts: dict[str, asyncio.Task[None]] = {}
-        self._loads: set[asyncio.Task[None]] = set()
-        self._trouble: dict[str, InferenceManagerError] = {}
+        self._limits: dict[str, asyncio.Timeout] = {}
+        self._budget = RetryBudget()
+        self._blobs = blobs
         self._closing = False
-        self._load_failures: dict[str, deque[float]] = defaultdict(
-            lambda: deque(maxlen=retry.attempts)
-        )
+        self.quarantined: deque[Job] = deque(maxlen=_REMEMBERED)
+        """The latest jobs that were given up because models died of them."""
         self._wake = asyncio.Event()
         self._loop: asyncio.Task[None] | None = None
         self._watch = BackendWatch(
@@ -115,9 +129,23 @@ class Processor:
             clock=clock,
             look_s=timing.look_s,
             recheck_s=timing.recheck_s,
+            lost_s=timing.lost_s,
             tell=self._tell,
             looked=self._after_look,
+            lost=self._give_up,
         )
+        self.loads = Loads(
+            self._backends,
+            scheduler,
+            self._watch,
+            clock=clock,
+            attempts=retry.attempts,
+            fail_waiting=self._fail_waiting,
+            job=self._live_job,
+            tell=self._tell,
+            wake=self.wake,
+        )
+        scheduler.warm_up(warm)
 
     def __repr__(self) -> str:
         return f"<Processor [{len(self._handles)} live jobs] {self.scheduler!r}>"
@@ -217,7 +245,14 @@ class Processor:
 
     def trouble(self, model: str | None) -> InferenceManagerError | None:
         """Why the latest load of a model failed; None if it succeeded or none was tried."""
-        return None if model is None else self._trouble.get(model)
+        return None if model is None else self.loads.trouble.get(model)
+
+    def pause(self, model: str) -> Pause | None:
+        """Say why a model is left alone on every backend that has it, and until when at least."""
+        now, capacity = self._clock(), self.scheduler.capacity
+        pauses = [capacity.pauses(name, now).get(model) for name in capacity.offering(model)]
+        known = [pause for pause in pauses if pause is not None]
+        return min(known, default=None) if len(known) == len(pauses) else None
 
     @property
     def backends(self) -> Mapping[str, BackendState]:
@@ -260,7 +295,7 @@ class Processor:
         finally:
             self._closing = True
             self.scheduler.drain()
-            if (running := {*self._attempts.values(), *self._loads}) and grace_s > 0:
+            if (running := {*self._attempts.values(), *self.loads.running}) and grace_s > 0:
                 await asyncio.wait(running, timeout=grace_s)
             self._loop.cancel()
             await asyncio.wait([self._loop])
@@ -300,9 +335,9 @@ class Processor:
                     self._attempts[job_id] = task
                     task.add_done_callback(partial(self._task_done, job_id))
                 case Load():
-                    load = tasks.create_task(self._load(decision), name=f"load {decision.model}")
-                    self._loads.add(load)
-                    load.add_done_callback(self._loads.discard)
+                    self.loads.start(decision, tasks)
+                case ShutDown():
+                    self.loads.shut_down(decision, tasks)
                 case Expire(job_id):
                     expired.append(job_id)
                 case _:
@@ -325,7 +360,9 @@ class Processor:
     async def _attempt_once(self, handle: JobHandle, start: Start) -> None:
         try:
             now = self._clock()
-            await self._step(handle, lambda job: job.started(start.backend, now))
+            job = await self._step(handle, lambda job: job.started(start.backend, now))
+            if job.fence == 1:
+                self._budget.attempted(now)
             self._tell(Started(handle.job))
             result = await self._run_on(self._backends[start.backend], handle, start.model)
         except InvalidTransition:
@@ -333,57 +370,115 @@ class Processor:
         except InferenceManagerError as error:
             await self._attempt_failed(handle, start, error)
             return
-        self._vacate(start.job_id)
+        self._vacate(start.job_id, well=result is not None)
         if result is not None:
             await self._end(handle, lambda job: job.completed(result, self._clock()))
+            if handle.job.result is not result:
+                await self._drop_pieces(handle)
 
     async def _run_on(self, backend: Backend, handle: JobHandle, model: str) -> Result | None:
         """Carry out one attempt; None if nobody wants its result any more."""
         request, limit = handle.job.request, self._timing.attempt_s[handle.job.modality]
         handle.begin()
+        whole = False
         try:
             async with (
-                asyncio.timeout(limit),
+                asyncio.timeout(limit) as timeout,
                 aclosing(backend.run(request, model, handle.id)) as chunks,
             ):
+                self._limits[handle.id] = timeout
                 async for chunk in chunks:
+                    handle.push(chunk)
                     if handle.job.state.terminal:
                         return None
-                    handle.push(chunk)
+            whole = True
         except TimeoutError as error:
+            if self.backends[backend.name].up is False:
+                raise BackendUnavailable(
+                    f"backend {backend.name} does not answer any more", reached=True
+                ) from error
             raise BackendTimeout(f"the attempt took longer than {limit:g} s") from error
+        finally:
+            self._limits.pop(handle.id, None)
+            if not whole:
+                await self._drop_pieces(handle)
         return collect(handle.pieces)
+
+    async def _drop_pieces(self, handle: JobHandle) -> None:
+        """Let go of what an attempt has made that nobody will ask for."""
+        if self._blobs is not None and (blobs := list(blobs_in(handle.pieces))):
+            await self._blobs.drop(blobs)
 
     async def _attempt_failed(
         self, handle: JobHandle, start: Start, error: InferenceManagerError
     ) -> None:
         now = self._clock()
         job = handle.job
-        if isinstance(error, BackendUnavailable | UnknownModel):
+        if job.state.terminal:
+            return  # a ghost; however it ends, its slot is free now
+        if isinstance(error, BackendUnavailable | UnknownModel | ModelCrashed):
             self._watch.look(start.backend)
         if isinstance(error, BackendUnavailable) and not error.reached:
             self._watch.down(start.backend, error)
             await self._again(handle, start, Job.requeued, error, counted=False)
             return
+        crashed = isinstance(error, ModelCrashed)
+        poison = crashed and job.crashes + 1 >= _CRASHES and self._was_alone(start)
         retry = None
-        if not handle.delivered:
+        if not handle.delivered and not poison:
             retry = self._retry.decide(error, attempts=job.attempts, claims=job.fence)
-        if isinstance(error, ModelLoadFailed | ModelCrashed):
-            pause = retry.delay if retry else error.retry_after or _COOLDOWN_S
-            self.scheduler.model_gone(start.backend, start.model, cool_until=now + pause)
+        self._learn_from(error, start, now)
+        if poison:
+            error = Quarantined(
+                f"the process of the model {start.model} died {job.crashes + 1} times "
+                "while it worked on this job",
+                hint="send it again by hand if you think that it was not the cause",
+            )
         if retry is None:
             self._vacate(start.job_id)
             await self._fail(handle, error)
+            if poison:
+                self.quarantined.append(handle.job)
             return
-        at, counted = now + retry.delay, retry.counted
+        at, counted = now + max(retry.delay, self._budget.retry(now)), retry.counted
         await self._again(
             handle,
             start,
-            lambda job: job.retrying(error, at, counted=counted),
+            lambda job: job.retrying(error, at, counted=counted, crashed=crashed),
             error,
             counted=counted,
             not_before=at,
         )
+
+    def _learn_from(self, error: InferenceManagerError, start: Start, now: float) -> None:
+        """Tell the scheduler what a failure says of the model and the backend."""
+        backend, model = start.backend, start.model
+        if isinstance(error, ModelCrashed):
+            pause = Pause(now + self._timing.crash_s, "its process died", while_resident=True)
+            self.scheduler.model_gone(backend, model, pause)
+        elif isinstance(error, ModelLoadFailed):
+            pause = Pause(now + (error.retry_after or COOLDOWN_S), "it could not be loaded")
+            self.scheduler.model_gone(backend, model, pause)
+        elif (trouble := _trouble(error)) is not None:
+            until = self.scheduler.failed(start.job_id, trouble, now, why=error.message)
+            if until is not None:
+                self._tell(ModelPaused(backend, model, until - now, error.message))
+
+    def _was_alone(self, start: Start) -> bool:
+        capacity, backend, model = self.scheduler.capacity, start.backend, start.model
+        others_were_there = capacity.is_dying(backend, model)
+        return not others_were_there and capacity.resident(backend).get(model, 0) <= 1
+
+    def _give_up(self, backend: str) -> None:
+        """Give up what runs on a backend that has been silent for long."""
+        now = asyncio.get_running_loop().time()
+        for run in self.scheduler.running:
+            if run.backend == backend and run.entry.id in self._limits:
+                self._limits[run.entry.id].reschedule(now)
+
+    def _live_job(self, job_id: str) -> Job | None:
+        handle = self._handles.get(job_id)
+        return None if handle is None else handle.job
 
     async def _again(
         self,
@@ -410,9 +505,9 @@ class Processor:
         if self._attempts.get(job_id) is task:
             self._vacate(job_id)
 
-    def _vacate(self, job_id: str) -> None:
+    def _vacate(self, job_id: str, *, well: bool = False) -> None:
         del self._attempts[job_id]
-        self.scheduler.ended(job_id, self._clock())
+        self.scheduler.ended(job_id, self._clock(), well=well)
         self.wake()
 
     # Steps of jobs
@@ -460,22 +555,25 @@ class Processor:
             return await self._store.get(job_id)
         self.scheduler.withdrawn(job_id)
         await self._end(handle, lambda job: step(job, self._clock()))
-        self._stop_attempt(handle.job)
+        self._stop_attempt(handle.job, begun=bool(handle.pieces))
         self.wake()
         return handle.job
 
-    def _stop_attempt(self, job: Job) -> None:
+    def _stop_attempt(self, job: Job, *, begun: bool) -> None:
         """Let go of what still runs for an ended job.
 
         An engine that stops when its caller hangs up is hung up on. Any other finishes the piece
         it is at whether we listen or not, so we go on listening: that is how we know when the
-        slot is really free. One that says nothing for `ghost_s` is not believed to work any more.
+        slot is really free. So we do with an answer that has not begun where the model may still
+        be loading: to hang up would kill it. One that says nothing for `ghost_s` is not believed
+        to work any more.
         """
         task = self._attempts.get(job.id)
         if task is None:
             return
         backend = self._backends.get(job.backend)
-        if backend is None or backend.stops_at_once(job.modality):
+        loads = backend is not None and not backend.loads_on_demand and not begun
+        if backend is None or (backend.stops_at_once(job.modality) and not loads):
             task.cancel()
         else:
             self.scheduler.abandoned(job.id)
@@ -483,54 +581,6 @@ class Processor:
 
     def _expired(self, job: Job, now: float) -> Job:
         return job.expired(now, self.trouble(job.model))
-
-    # Loads
-
-    async def _load(self, load: Load) -> None:
-        try:
-            await self._load_and_report(load)
-        except Exception:
-            logger.exception("a load could not be reported", extra={"model": load.model})
-
-    async def _load_and_report(self, load: Load) -> None:
-        began = self._clock()
-        error: InferenceManagerError | None = None
-        try:
-            await self._backends[load.backend].load(load.model)
-        except InferenceManagerError as failure:
-            error = failure
-        except Exception:
-            logger.exception("a load failed unexpectedly", extra={"model": load.model})
-            error = ModelLoadFailed("internal error")
-        now = self._clock()
-        waiting = self._handles.get(load.job_id)
-        job = None if waiting is None else waiting.job
-        self._tell(ModelLoaded(job, load.backend, load.model, now - began, error))
-        if error is None:
-            self._load_failures.pop(load.model, None)
-            self._trouble.pop(load.model, None)
-            self.scheduler.loaded(load.backend, load.model)
-        else:
-            await self._load_failed(load, error, now)
-        self.wake()
-
-    async def _load_failed(self, load: Load, error: InferenceManagerError, now: float) -> None:
-        self._watch.look(load.backend)
-        self._trouble[load.model] = error
-        if isinstance(error, BackendUnavailable) and not error.reached:
-            self.scheduler.load_failed(load.backend, load.model, cool_until=now)
-            self._watch.down(load.backend, error)
-            return
-        failures = self._load_failures[load.model]
-        told_to_wait = isinstance(error, BackendError) and error.told_to_wait
-        if not told_to_wait:
-            failures.append(now)
-        pause = error.retry_after or min(_COOLDOWN_S * 2 ** len(failures) / 2, _COOLDOWN_CAP_S)
-        self.scheduler.load_failed(load.backend, load.model, cool_until=now + pause)
-        if not isinstance(error, BackendError) or not error.transient:
-            await self._fail_waiting(load.model, error, since=now)
-        elif not told_to_wait and len(failures) == self._retry.attempts:
-            await self._fail_waiting(load.model, error, since=failures[0])
 
     async def _fail_waiting(
         self, model: str, error: InferenceManagerError, *, since: float
@@ -547,9 +597,18 @@ class Processor:
 
     # Models
 
-    async def _after_look(self) -> None:
+    async def _after_look(self, backend: str, resident: frozenset[str] | None) -> None:
+        for run in self.scheduler.running:
+            if run.ghost and run.backend == backend and resident is not None:
+                self._lay_to_rest(run, resident)
         await self._check_waiting()
         self.wake()
+
+    def _lay_to_rest(self, run: Running, resident: frozenset[str]) -> None:
+        """Stop waiting for a ghost whose model is not in memory any more."""
+        task = self._attempts.get(run.entry.id)
+        if task is not None and run.entry.model not in resident:
+            task.cancel()
 
     async def _check_waiting(self) -> None:
         """Check the jobs that were accepted before it was known which models there are."""
@@ -564,12 +623,13 @@ class Processor:
         request = handle.job.request
         try:
             model = self.catalog.resolve(request)
+            if model is not None:
+                request = self.catalog.with_defaults(request, model)
         except InferenceManagerError as error:
             self.scheduler.withdrawn(job_id)
             await self._fail(handle, error)
             return
         if model is not None:
-            request = self.catalog.with_defaults(request, model)
             with suppress(InvalidTransition):
                 await self._step(handle, lambda job: job.resolved(model, request))
                 self.scheduler.resolved(job_id, model)
@@ -585,3 +645,14 @@ class Processor:
 def _tell_if_it_failed(loop: asyncio.Task[None]) -> None:
     if not loop.cancelled() and (error := loop.exception()) is not None:
         logger.critical("the dispatcher has ended; the server must be restarted", exc_info=error)
+
+
+def _trouble(error: InferenceManagerError) -> Trouble | None:
+    """Say what a failed attempt tells about its backend, if anything."""
+    match error:
+        case BackendUnavailable() | BackendTimeout() | StreamCut():
+            return Trouble.UNREACHED
+        case BackendFailed() | BackendProtocolError():
+            return Trouble.REFUSED
+        case _:
+            return None

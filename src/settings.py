@@ -1,10 +1,15 @@
 """Every setting, read once: command line over environment over `config.yaml` over defaults."""
 
+import re
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, cast
+from urllib.parse import urlsplit
 
 from pydantic import (
+    AfterValidator,
     AliasChoices,
+    BaseModel,
+    ConfigDict,
     Field,
     SecretStr,
     ValidationInfo,
@@ -19,7 +24,7 @@ from pydantic_settings import (
     YamlConfigSettingsSource,
 )
 
-from .models.modality import Modality
+from .models.modality import SLOW, Modality
 from .models.queues import priority_order
 
 Seconds = Annotated[float, Field(gt=0, le=7 * 86_400)]
@@ -27,10 +32,101 @@ PerModality = dict[Modality, Seconds]
 NameList = Annotated[list[str], NoDecode]
 
 
-_LIMITS: dict[str, PerModality] = {
-    "deadline_s": {m: 3600.0 if "2img" in m else 1800.0 for m in Modality},
-    "attempt_s": {m: 1800.0 if "2img" in m else 900.0 for m in Modality},
+def _address(value: str) -> str:
+    """Check where a LocalAI is said to be; its key has a setting of its own."""
+    if not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#@]*)?", value):
+        raise ValueError("must look like http://localhost:8080")
+    if urlsplit(value).port == 0:
+        raise ValueError("port 0 is no port to connect to")
+    return value
+
+
+def _name(value: str) -> str:
+    """Check what a backend is called: the name stands in logs, tables and metrics."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", value):
+        raise ValueError("must be letters, digits, dots, dashes and underscores, 64 at most")
+    return value
+
+
+Address = Annotated[str, AfterValidator(_address)]
+Name = Annotated[str, AfterValidator(_name)]
+Resident = Annotated[int, Field(ge=1, le=1000)]
+Gigabytes = Annotated[float, Field(gt=0)]
+
+_OF_ONE = {
+    "localai_url": "LOCALAI_URL",
+    "localai_api_key": "LOCALAI_API_KEY",
+    "localai_api_key_file": "IM_LOCALAI_API_KEY_FILE",
 }
+"""What is only for one LocalAI, with its variable."""
+
+_LIMITS: dict[str, PerModality] = {
+    "deadline_s": {m: 3600.0 if m in SLOW else 1800.0 for m in Modality},
+    "attempt_s": {m: 1800.0 if m in SLOW else 900.0 for m in Modality},
+}
+
+
+class BackendSettings(BaseModel):
+    """One LocalAI of several."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    name: Name = Field(
+        default="", description="What it is called everywhere; else its host and port"
+    )
+    url: Address = Field(description="Where it answers")
+    key: SecretStr | None = Field(default=None, description="The key that it asks for")
+    key_file: Path | None = Field(
+        default=None, description="A file that holds that key, instead of the key itself"
+    )
+    verify: bool = Field(
+        default=True,
+        description="Whether its TLS certificate must be trusted and made for its host",
+    )
+    ca_bundle: Path | None = Field(
+        default=None, description="A file in PEM: whom to trust, and nobody else"
+    )
+    client_cert: Path | None = Field(
+        default=None, description="A file in PEM: our certificate, where it asks for one"
+    )
+    client_key: Path | None = Field(
+        default=None, description="A file in PEM: the key of `client_cert`, if it is not in there"
+    )
+    use_proxy_env: bool = Field(
+        default=False,
+        description="Whether it is reached through the proxy that the environment names",
+    )
+    resident: Resident | None = Field(
+        default=None, description="Like the setting `resident`, for this one"
+    )
+    memory_gb: Gigabytes | None = Field(
+        default=None, description="Like the setting `memory_gb`, for this one"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_it(cls, value: object) -> object:
+        if not isinstance(value, dict):
+            return value
+        given = cast("dict[str, object]", value)
+        url = given.get("url")
+        if "name" in given or not isinstance(url, str):
+            return given
+        host = urlsplit(url).netloc.rpartition("@")[2]
+        name = re.sub(r"[^A-Za-z0-9._-]+", "-", host).strip("-.")[:64]
+        return {**given, "name": name} if name else given
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.key is not None and self.key_file is not None:
+            raise ValueError("give either key or key_file")
+        if self.client_key is not None and self.client_cert is None:
+            raise ValueError("client_key is the key of a client_cert, which is missing")
+        if self.ca_bundle is not None and not self.verify:
+            raise ValueError("ca_bundle says whom to trust, verify: false that nobody is checked")
+        if self.url.startswith("http:") and (self.ca_bundle or self.client_cert):
+            raise ValueError("certificates need a url that begins with https://")
+        return self
 
 
 class Settings(BaseSettings):
@@ -49,7 +145,7 @@ class Settings(BaseSettings):
         hide_input_in_errors=True,
     )
 
-    localai_url: Annotated[str, Field(pattern=r"^https?://[^\s/?#]+(/[^\s?#]*)?$")] = Field(
+    localai_url: Address = Field(
         default="http://localhost:8080",
         description="Where LocalAI answers",
         validation_alias=AliasChoices("localai_url", "im_localai_url"),
@@ -61,6 +157,9 @@ class Settings(BaseSettings):
     )
     localai_api_key_file: Path | None = Field(
         default=None, description="A file that holds that key, instead of the key itself"
+    )
+    backends: list[BackendSettings] = Field(
+        default=[], description="Several LocalAIs, instead of the one of `localai_url`"
     )
     host: str = Field(default="127.0.0.1", description="Address that `serve` listens on")
     port: Annotated[int, Field(ge=0, le=65_535)] = Field(
@@ -80,11 +179,27 @@ class Settings(BaseSettings):
     order: Annotated[list[Modality], NoDecode] = Field(
         default=list(priority_order), description="Which modality goes first"
     )
-    resident: Annotated[int, Field(ge=1, le=1000)] = Field(
+    resident: Resident = Field(
         default=1, description="How many models fit into LocalAI's memory at once"
     )
-    memory_gb: Annotated[float, Field(gt=0)] | None = Field(
+    memory_gb: Gigabytes | None = Field(
         default=None, description="Memory for models in GB; used instead of `resident` when set"
+    )
+    warm: NameList = Field(
+        default=[], description="Models that are loaded at start, as far as they fit"
+    )
+    affinity_s: Annotated[float, Field(ge=0, le=3600)] = Field(
+        default=20.0,
+        description="How long jobs for the model in memory may go before older ones of the same "
+        "modality and level",
+    )
+    reload_when_cheaper: bool = Field(
+        default=False,
+        description="Whether a model that works on a cancelled job is shut down when loading it "
+        "anew is quicker; needs admin rights on LocalAI",
+    )
+    crash_s: Seconds = Field(
+        default=30.0, description="How long a model whose process died is left alone"
     )
     max_waiting: Annotated[int, Field(ge=1)] = Field(
         default=10_000, description="How many jobs may wait"
@@ -148,7 +263,7 @@ class Settings(BaseSettings):
         """Say which source wins."""
         return init_settings, env_settings, YamlConfigSettingsSource(settings_cls)
 
-    @field_validator("allowed_hosts", "allowed_origins", "order", mode="before")
+    @field_validator("allowed_hosts", "allowed_origins", "order", "warm", mode="before")
     @classmethod
     def _split_at_commas(cls, value: object) -> object:
         if not isinstance(value, str):
@@ -160,6 +275,23 @@ class Settings(BaseSettings):
     def _empty_is_none(cls, value: object) -> object:
         return None if value == "" else value
 
+    @field_validator("order")
+    @classmethod
+    def _all_in_order(cls, value: list[Modality]) -> list[Modality]:
+        for modality in value:
+            if value.count(modality) > 1:
+                raise ValueError(f"{modality} is named more than once")
+        return [*value, *(modality for modality in priority_order if modality not in value)]
+
+    @field_validator("backends")
+    @classmethod
+    def _told_apart(cls, value: list[BackendSettings]) -> list[BackendSettings]:
+        names = [backend.name for backend in value]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two are called {name}; give each a name of its own")
+        return value
+
     @field_validator("deadline_s", "attempt_s")
     @classmethod
     def _fill_in(cls, value: PerModality, info: ValidationInfo) -> PerModality:
@@ -167,8 +299,12 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if sorted(self.order) != sorted(Modality):
-            raise ValueError(f"order must name each of {', '.join(Modality)} once")
+        for name, variable in _OF_ONE.items():
+            if self.backends and name in self.model_fields_set and getattr(self, name) is not None:
+                raise ValueError(
+                    f"{name} ({variable}) and backends are both given; "
+                    f"take {name} away, or say it inside backends"
+                )
         if self.localai_api_key is not None and self.localai_api_key_file is not None:
             raise ValueError("give either localai_api_key or localai_api_key_file")
         for modality in Modality:
@@ -177,8 +313,13 @@ class Settings(BaseSettings):
         return self
 
     @property
-    def localai_key(self) -> str | None:
-        """The key for LocalAI, wherever it was given."""
-        if self.localai_api_key_file is not None:
-            return self.localai_api_key_file.read_text(encoding="utf-8").strip()
-        return self.localai_api_key.get_secret_value() if self.localai_api_key else None
+    def pool(self) -> list[BackendSettings]:
+        """The backends, whether several were given or one."""
+        return self.backends or [
+            BackendSettings(
+                name="localai",
+                url=self.localai_url,
+                key=self.localai_api_key,
+                key_file=self.localai_api_key_file,
+            )
+        ]

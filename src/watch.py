@@ -14,6 +14,8 @@ from .models.scheduler import Scheduler
 
 logger = logging.getLogger("inference_manager.watch")
 
+_ANXIOUS_S = 5.0
+
 
 @dataclass(slots=True)
 class BackendState:
@@ -40,8 +42,10 @@ class BackendWatch:
         clock: the one clock.
         look_s: seconds between two looks at a backend that answers.
         recheck_s: seconds between looks at one that does not; the last value is repeated.
+        lost_s: seconds of silence after which a backend is lost.
         tell: called when a backend comes or goes.
-        looked: called after each look that found something.
+        looked: called after each look that found something, with the models in memory.
+        lost: called once when a backend is lost.
 
     """
 
@@ -54,8 +58,10 @@ class BackendWatch:
         clock: Clock,
         look_s: float,
         recheck_s: Sequence[float],
+        lost_s: float,
         tell: Callable[[Event], None],
-        looked: Callable[[], Awaitable[None]],
+        looked: Callable[[str, frozenset[str] | None], Awaitable[None]],
+        lost: Callable[[str], None],
     ) -> None:
         self.states = {backend.name: BackendState(since=clock()) for backend in backends}
         self._definitions = tuple(definitions)
@@ -66,6 +72,8 @@ class BackendWatch:
         self._recheck_s = recheck_s
         self._tell = tell
         self._looked = looked
+        self._lost_s = lost_s
+        self._lost = lost
         self._offers: dict[str, Sequence[OfferedModel]] = {}
         self._look = {name: asyncio.Event() for name in self.states}
 
@@ -77,7 +85,7 @@ class BackendWatch:
         """Note that a backend cannot be reached, and tell so once."""
         self._scheduler.backend_down(name)
         state = self.states[name]
-        state.detail = error.message
+        state.detail = f"{error.message}; {error.hint}" if error.hint else error.message
         if state.up is not False:
             state.up, state.since = False, self._clock()
             self._tell(BackendChanged(name, up=False, detail=error.message))
@@ -85,23 +93,31 @@ class BackendWatch:
     async def run(self, backend: Backend) -> None:
         """Look at a backend from time to time, and at once when an attempt finds it silent."""
         look, recheck_s = self._look[backend.name], self._recheck_s
-        misses = 0
+        misses, lost = 0, False
         while True:
             look.clear()
             try:
                 await self._look_at(backend)
-                misses = 0
+                misses, lost = 0, False
             except InferenceManagerError as error:
                 self.down(backend.name, error)
                 misses += 1
+                if not lost and self._clock() - self.states[backend.name].since >= self._lost_s:
+                    lost = True
+                    self._lost(backend.name)
             except Exception:
                 logger.exception("looking at a backend failed unexpectedly")
                 misses += 1
             await asyncio.sleep(recheck_s[min(max(misses - 1, 0), len(recheck_s) - 1)])
             if not misses:
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(self._look_s):
+                    async with asyncio.timeout(self._until_next_look(backend.name)):
                         await look.wait()
+
+    def _until_next_look(self, name: str) -> float:
+        """Look more often while something is wrong: the backend may notice before we do."""
+        wrong = self._scheduler.capacity.pauses(name, self._clock())
+        return min(self._look_s, _ANXIOUS_S) if wrong else self._look_s
 
     async def _look_at(self, backend: Backend) -> None:
         version = await backend.ping()
@@ -117,7 +133,8 @@ class BackendWatch:
             self._tell(BackendChanged(backend.name, up=True, detail=version))
         if self._offers.get(backend.name) != offered:
             self._offers[backend.name] = offered
-            models = {model.name: model for offer in self._offers.values() for model in offer}
-            self.catalog = Catalog(list(models.values()), self._definitions)
+            models = [model for offer in self._offers.values() for model in offer]
+            unseen = [name for name in self.states if name not in self._offers]
+            self.catalog = Catalog(models, self._definitions, unseen=unseen)
             self._scheduler.capacity.set_models(self.catalog.limits())
-        await self._looked()
+        await self._looked(backend.name, resident)

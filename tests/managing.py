@@ -7,11 +7,12 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
+from src.models.breaker import BreakerRules
 from src.models.capacity import BackendLimits, Capacity
 from src.models.catalog import ModelDefinition
 from src.models.events import Event, Listener
 from src.models.modality import Modality
-from src.models.ports import Backend, JobStore
+from src.models.ports import Backend, Blobs, JobStore, OfferedModel
 from src.models.requests import Txt2ImgRequest, Txt2TxtRequest
 from src.models.scheduler import Bounds, Scheduler
 from src.processor import Processor, Timing
@@ -25,6 +26,8 @@ from src.utils.stores.memory import MemoryStore
 E = TypeVar("E")
 
 FAST = SimulatorConfig(speed=0)
+BRIEFLY = BreakerRules(base_s=0.01, cap_s=0.05)
+"""As many failures as usual, but nothing is left alone for long."""
 
 
 def chat(text: str = "repeat: hello", **fields: Any) -> Txt2TxtRequest:
@@ -43,6 +46,7 @@ def timing(**changes: Any) -> Timing:
         "attempt_s": dict.fromkeys(Modality, 60.0),
         "look_s": 30.0,
         "recheck_s": (0.01,),
+        "crash_s": 0.01,
         **changes,
     }
     return Timing(**values)
@@ -86,6 +90,11 @@ def processor_for(
     clock: Callable[[], float] = time.time,
     store: JobStore | None = None,
     times: Timing | None = None,
+    breaker: BreakerRules | None = None,
+    affinity_s: float = 0.0,
+    shut_down_ghosts: bool = False,
+    warm: Sequence[str] = (),
+    blobs: Blobs | None = None,
 ) -> Processor:
     numbers = itertools.count(1)
     return Processor(
@@ -94,6 +103,9 @@ def processor_for(
         scheduler=Scheduler(
             capacity or Capacity({backend.name: BackendLimits() for backend in backends}),
             bounds=bounds or Bounds(),
+            affinity_s=affinity_s,
+            breaker=breaker or BRIEFLY,
+            shut_down_ghosts=shut_down_ghosts,
         ),
         definitions=definitions,
         retry=retry or RetryPolicy(base_s=0.01, cap_s=0.05),
@@ -101,6 +113,8 @@ def processor_for(
         clock=clock,
         new_id=lambda: f"job-{next(numbers)}",
         listeners=listeners,
+        blobs=blobs,
+        warm=warm,
     )
 
 
@@ -112,6 +126,45 @@ async def managed(
     processor = processor_for([backend], **options)
     async with processor.running(grace_s=grace_s):
         yield processor
+
+
+class Offset:
+    """A clock that can be put forward; between two leaps it goes as on the wall."""
+
+    def __init__(self) -> None:
+        self.ahead_s = 0.0
+
+    def __call__(self) -> float:
+        return time.time() + self.ahead_s
+
+
+class Watched(LocalAIClient):
+    """A client that counts looks, and can be made to overlook models."""
+
+    def __init__(self, url: str, name: str = "localai", **options: Any) -> None:
+        super().__init__(name=name, url=url, **options)
+        self.overlooked: set[str] = set()
+        self.looks = 0
+        self._looked = asyncio.Condition()
+
+    async def models(self) -> list[OfferedModel]:
+        return [model for model in await super().models() if model.name not in self.overlooked]
+
+    async def resident(self) -> frozenset[str] | None:
+        resident = await super().resident()
+        async with self._looked:
+            self.looks += 1
+            self._looked.notify_all()
+        return resident
+
+    async def looked(self, times: int = 2) -> None:
+        """Wait for so many more looks; one may have begun before."""
+        await self.looked_in_all(self.looks + times)
+
+    async def looked_in_all(self, times: int) -> None:
+        """Wait until so many looks have been taken since the beginning."""
+        async with asyncio.timeout(10), self._looked:
+            await self._looked.wait_for(lambda: self.looks >= times)
 
 
 class Control:

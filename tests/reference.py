@@ -115,6 +115,8 @@ def properties(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Ite
 def allowed(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
     """What a value may be, in words."""
     schema = _not_null(schema)
+    if "anyOf" in schema:
+        return "; or ".join(allowed(one, definitions) for one in schema["anyOf"])
     if "$ref" in schema:
         return allowed(definitions[schema["$ref"].rpartition("/")[2]], definitions)
     match schema.get("type"):

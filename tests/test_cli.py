@@ -208,6 +208,24 @@ def test_both_ways_to_start_from_the_checkout_are_the_command_line(folder: Path)
         ("IM_DEADLINE_S__TXT2TXT", "soon", "setting deadline_s.txt2txt: "),
         ("IM_ORDER", "txt2txt,video", "setting order: "),
         ("IM_LOCALAI_API_KEY_FILE", "/nowhere/key", "setting localai_api_key_file: "),
+        ("LOCALAI_API_KEY", "two words", "setting localai_api_key: "),
+        ("IM_BACKENDS", "gpu", "setting backends: cannot be read as JSON"),
+        ("IM_BACKENDS", '[{"url": "gpu"}]', "setting backends[0].url: must look like http://"),
+        (
+            "IM_BACKENDS",
+            '[{"url": "http://gpu", "key": "a", "key_file": "b"}]',
+            "setting backends[0]: give either key or key_file",
+        ),
+        (
+            "IM_BACKENDS",
+            '[{"url": "http://gpu", "key_file": "/nowhere/key"}]',
+            "setting backends.gpu.key_file: /nowhere/key cannot be read",
+        ),
+        (
+            "IM_BACKENDS",
+            '[{"url": "https://gpu", "ca_bundle": "/nowhere/ca"}]',
+            "setting backends.gpu.ca_bundle: /nowhere/ca cannot be read",
+        ),
     ],
 )
 def test_a_wrong_setting_is_named_in_one_line_with_its_variable(
@@ -226,6 +244,11 @@ def test_a_wrong_setting_is_named_in_one_line_with_its_variable(
     ("file", "content", "expected"),
     [
         ("config.yaml", "prot: 8000", "unknown setting prot, did you mean port?"),
+        (
+            "config.yaml",
+            "backends: [{url: http://gpu, vrify: true}]",
+            "unknown setting backends[0].vrify, did you mean verify?",
+        ),
         ("config.yaml", "port: [", "config.yaml cannot be read as YAML"),
         ("models/bad.yaml", "nam: x", "model definition models/bad.yaml: name: "),
         ("models/bad.yaml", "name: [", "model definition models/bad.yaml: not readable as YAML"),
@@ -397,6 +420,85 @@ def test_doctor_says_what_to_do_where_localai_is_absent_and_the_port_taken(nobod
     assert shown.err == "error: to be changed: localai, port\n"
 
 
+@pytest.fixture
+def several(localai: str, nobody: str) -> str:
+    """Two backends, as they stand in the environment: one that answers, one that does not."""
+    return json.dumps([{"name": "here", "url": localai}, {"name": "away", "url": nobody}])
+
+
+def test_doctor_looks_at_each_backend(several: str) -> None:
+    shown = invoke("doctor", IM_BACKENDS=several, IM_PORT="0")
+
+    assert shown.code == 1
+    assert re.search(r"^ok +here +http", shown.out, re.MULTILINE)
+    assert re.search(r"^fail +away +http.* cannot be reached; .*backends", shown.out, re.MULTILINE)
+    assert re.search(r"^ok +txt2txt +sim-chat", shown.out, re.MULTILINE)
+    assert shown.err == "error: to be changed: away\n"
+
+
+def test_doctor_warns_where_a_certificate_is_not_verified(localai: str) -> None:
+    backends = json.dumps([{"name": "careless", "url": localai, "verify": False}])
+
+    shown = invoke("doctor", IM_BACKENDS=backends, IM_PORT="0")
+
+    assert shown.code == 0
+    assert re.search(r"^warn +careless +.*not verified", shown.out, re.MULTILINE)
+
+
+def test_an_address_on_the_command_line_stands_alone(several: str, localai: str) -> None:
+    shown = invoke("doctor", "--localai-url", localai, IM_BACKENDS=several, IM_PORT="0")
+
+    assert shown.code == 0
+    assert "away" not in shown.out
+
+
+def test_models_check_asks_every_backend(folder: Path, several: str, localai: str) -> None:
+    define(folder, "sim-chat")
+    both = json.dumps([{"name": "a", "url": localai}, {"name": "b", "url": localai}])
+
+    shown = json.loads(invoke("models", "check", "--json", IM_BACKENDS=both).out)
+    failed = invoke("models", "check", IM_BACKENDS=several)
+
+    assert [backend["name"] for backend in shown["backends"]] == ["a", "b"]
+    assert "sim-chat" in shown["models"]
+    assert failed.code == 3
+
+
+def test_serve_names_every_backend_and_status_shows_them(tmp_path: Path, several: str) -> None:
+    with started(tmp_path, "serve", "--port", "0", IM_BACKENDS=several) as process:
+        shown = read_until(process.stdout, "next ")
+        url = address_in(shown)
+        while not httpx2.get(f"{url}/ready", trust_env=False).is_success:
+            pass
+        status = invoke("status", "--url", url)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=PATIENCE_S)
+
+    assert re.search(r"^  here +http\S+, .*models: txt2txt", shown, re.MULTILINE)
+    assert re.search(r"^  away +http\S+ cannot be reached", shown, re.MULTILINE)
+    assert re.search(r"^here +up for", status.out, re.MULTILINE)
+    assert re.search(r"^away +down: ", status.out, re.MULTILINE)
+
+
+def test_mcp_config_names_every_backend_but_prints_no_key(folder: Path) -> None:
+    (folder / "config.yaml").write_text(
+        "backends:\n"
+        "  - {name: a, url: http://a:8080, key: canary-key}\n"
+        "  - {name: b, url: https://b, key_file: b.key, resident: 2}\n"
+    )
+
+    shown = invoke("mcp", "config", "--client", "cursor")
+
+    environment = json.loads(shown.out)["mcpServers"]["inference-manager"]["env"]
+    assert "LOCALAI_URL" not in environment
+    assert json.loads(environment["IM_BACKENDS"]) == [
+        {"name": "a", "url": "http://a:8080"},
+        {"name": "b", "url": "https://b", "key_file": str(folder / "b.key"), "resident": 2},
+    ]
+    assert "The key of a is not printed" in shown.err
+    assert "canary-key" not in shown.out + shown.err
+
+
 def test_doctor_goes_on_when_the_log_cannot_be_written(folder: Path, localai: str) -> None:
     (folder / "file").touch()
 
@@ -518,6 +620,25 @@ def test_simulate_is_a_localai_of_its_own(tmp_path: Path) -> None:
 
     assert "sim-chat" in [model["id"] for model in listed["data"]]
     assert (process.returncode, errors) == (0, "")
+
+
+def test_simulate_begins_with_the_profile_that_is_asked_for(tmp_path: Path) -> None:
+    with started(tmp_path, "simulate", "--port", "0", "--profile", "busy") as process:
+        shown = read_until(process.stdout, "next ")
+        faults = httpx2.get(f"{address_in(shown)}/sim/faults", trust_env=False).json()
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=PATIENCE_S)
+
+    assert "profile  busy: 10 % of the work is rejected" in shown
+    assert [fault["rule"]["do"]["kind"] for fault in faults] == ["rejected", "status"]
+
+
+def test_an_unknown_profile_is_answered_with_those_that_exist() -> None:
+    shown = invoke("simulate", "--port", "0", "--profile", "stormy")
+
+    assert shown.code == 1
+    assert "profile: " in shown.err
+    assert "'tight-memory'" in shown.err
 
 
 @pytest.fixture

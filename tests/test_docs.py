@@ -35,9 +35,10 @@ from src.commands.terminal import ExitCode
 from src.models import errors as tree
 from src.models.catalog import ModelDefinition
 from src.models.jobs import TRANSITIONS
+from src.models.modality import Modality
 from src.models.queues import priority_order
-from src.routes import errors, figures, overview, status, tools, twins, views
-from src.settings import Settings
+from src.routes import errors, figures, overview, status, tools, views
+from src.settings import BackendSettings, Settings
 from src.simulator.config import SimulatorConfig
 from src.simulator.serve import Simulator
 from tests import reference
@@ -374,6 +375,8 @@ def test_yaml_is_a_model_definition_or_a_configuration(block: Block) -> None:
     content = yaml.safe_load(block.text)
 
     model: type[BaseModel] = ModelDefinition if "name" in content else Settings
+    if block.page.name == "simulator.md":
+        model = SimulatorConfig
     model.model_validate(content)
 
 
@@ -481,6 +484,12 @@ def test_the_settings_are_those_of_the_code() -> None:
     assert_same(tables(page("settings.md"))["Settings"], reference.settings(), "settings.md")
 
 
+def test_the_keys_of_a_backend_are_those_of_the_code() -> None:
+    documented = tables(page("settings.md"))["Backends"]
+
+    assert_same(documented, reference.definition(BackendSettings), "settings.md")
+
+
 def test_the_keys_of_a_model_definition_are_those_of_the_code() -> None:
     documented = tables(page("model-definitions.md"))["Model definitions"]
 
@@ -549,13 +558,18 @@ def test_the_statuses_are_those_of_the_code() -> None:
     for path, operations in api()["paths"].items():
         for operation in operations.values():
             possible = set(operation["responses"])
-            generates = path.startswith("/mcp/") and "2" in path
+            generates = path.removeprefix("/mcp/") in {*Modality}
             assert possible == documented if generates else possible <= documented, path
 
 
 ANSWERS: Mapping[str, type[BaseModel]] = {
-    "A job": twins.Answer,
-    "A picture": twins.Picture,
+    "A job": views.JobView,
+    "A picture": views.ImageView,
+    "A recording": views.AudioView,
+    "A film": views.VideoView,
+    "A rank": views.RankView,
+    "A transcript": views.TranscriptView,
+    "A segment": views.SegmentView,
     "Usage": views.UsageView,
     "GET /health": status.Health,
     "GET /ready": status.Readiness,
@@ -564,6 +578,8 @@ ANSWERS: Mapping[str, type[BaseModel]] = {
     "A running attempt": overview.RunningView,
     "A backend": overview.BackendView,
     "A resident model": overview.ResidentView,
+    "A paused model": overview.PauseView,
+    "A quarantined job": overview.QuarantinedView,
     "The machine": overview.SystemView,
     "GET /mcp/list_models": tools.ModelList,
     "A model": tools.ModelView,

@@ -285,7 +285,7 @@ async def test_a_load_that_is_cut_off_is_not_asked_for_again_at_once(
     async with managed(sim.url, listeners=[events], clock=lambda: now, times=times) as processor:
         handle = await processor.submit(chat())
         await events.until(ModelLoaded)
-        assert processor.scheduler.capacity.cooling("localai", now)["sim-chat"] >= 10
+        assert processor.scheduler.capacity.pauses("localai", now)["sim-chat"].until >= 10
         for failures in (2, 3):
             now += 400
             processor.wake()
@@ -306,7 +306,7 @@ async def test_a_failed_load_is_tried_again_after_its_cooldown(
         handle = await processor.submit(chat())
         failed = await events.until(ModelLoaded)
         assert isinstance(failed.error, ModelLoadFailed)
-        assert processor.scheduler.capacity.cooling("localai", skew)
+        assert processor.scheduler.capacity.pauses("localai", skew)
         await control("load", "sim-chat")
         skew += 60
         processor.wake()

@@ -1,17 +1,19 @@
 """Settings: where they come from and what is refused."""
 
+import json
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from src.models.modality import Modality
+from src.models.queues import priority_order
 from src.settings import Settings
 
 
 @pytest.fixture(autouse=True)
 def _bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("LOCALAI_URL", "LOCALAI_API_KEY", "IM_LOCALAI_URL"):
+    for name in ("LOCALAI_URL", "LOCALAI_API_KEY", "IM_LOCALAI_URL", "IM_BACKENDS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
 
@@ -58,19 +60,96 @@ def test_lists_are_written_with_commas(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.allowed_hosts == ["gpu.lan", "manager"]
 
 
-def test_the_key_may_stand_in_a_file(tmp_path: Path) -> None:
-    (tmp_path / "key").write_text("secret\n")
-
-    assert Settings(localai_api_key_file=tmp_path / "key").localai_key == "secret"
-
-
 def test_a_key_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LOCALAI_API_KEY", "canary-key")
+    monkeypatch.setenv("IM_BACKENDS", json.dumps([{"url": "http://gpu", "key": "canary-key"}]))
 
-    settings = Settings()
+    (backend,) = Settings().pool
 
-    assert settings.localai_key == "canary-key"
-    assert "canary-key" not in repr(settings)
+    assert backend.key is not None
+    assert backend.key.get_secret_value() == "canary-key"
+    assert "canary-key" not in repr(backend)
+
+
+def test_modalities_that_the_order_does_not_name_follow_as_usual() -> None:
+    first, *others = reversed(priority_order)
+
+    settings = Settings(order=[first])
+
+    assert settings.order == [first, *reversed(others)]
+
+
+def test_one_localai_is_a_pool_of_one() -> None:
+    (one,) = Settings(localai_url="http://gpu:9000", localai_api_key=SecretStr("sesame")).pool
+
+    assert (one.name, one.url, one.verify) == ("localai", "http://gpu:9000", True)
+    assert one.key == SecretStr("sesame")
+
+
+def test_several_are_written_as_a_list(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(
+        "backends:\n"
+        "  - url: https://gpu.lan:8443/localai\n"
+        "  - {name: old, url: 'http://[::1]:8080', verify: false, memory_gb: 24}\n"
+        "  - url: http://gpu\n"
+    )
+
+    first, second, third = Settings().pool
+
+    assert (first.name, second.name, third.name) == ("gpu.lan-8443", "old", "gpu")
+    assert (second.verify, second.memory_gb) == (False, 24)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("LOCALAI_URL", "http://other"),
+        ("IM_LOCALAI_URL", "http://localhost:8080"),
+        ("LOCALAI_API_KEY", "canary-key"),
+        ("IM_LOCALAI_API_KEY_FILE", "key.txt"),
+    ],
+)
+def test_what_is_only_for_one_localai_is_refused_beside_several(
+    name: str, value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config.yaml").write_text("backends: [{url: http://gpu}]")
+    monkeypatch.setenv(name, value)
+
+    with pytest.raises(ValidationError) as refused:
+        Settings()
+
+    assert f"({name.removeprefix('IM_') if 'URL' in name else name})" in str(refused.value)
+    assert "say it inside backends" in str(refused.value)
+    assert "canary-key" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("backends", "says"),
+    [
+        ([{"url": "gpu:8080"}], "must look like http://"),
+        ([{"url": "http://someone:canary-key@gpu"}], "must look like http://"),
+        ([{"url": "http://gpu:0"}], "port 0"),
+        ([{"url": "http://gpu:70000"}], "Port out of range"),
+        ([{"name": "gpu"}], "Field required"),
+        ([{"url": "http://gpu", "name": "the big one"}], "must be letters, digits"),
+        ([{"url": "http://gpu/a"}, {"url": "http://gpu/b"}], "two are called gpu"),
+        ([{"url": "http://gpu", "vrify": True}], "vrify"),
+        ([{"url": "http://gpu", "key": "canary-key", "key_file": "f"}], "either key or key_file"),
+        ([{"url": "https://gpu", "client_key": "f"}], "client_cert, which is missing"),
+        ([{"url": "https://gpu", "ca_bundle": "f", "verify": False}], "verify: false"),
+        ([{"url": "http://gpu", "ca_bundle": "f"}], "begins with https://"),
+        ([{"url": "http://gpu", "key": ["canary-key"]}], "valid string"),
+    ],
+)
+def test_a_backend_that_cannot_be_is_refused_and_its_key_not_shown(
+    backends: list[object], says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IM_BACKENDS", json.dumps(backends))
+
+    with pytest.raises(ValidationError) as refused:
+        Settings()
+
+    assert says in str(refused.value)
+    assert "canary-key" not in str(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +157,7 @@ def test_a_key_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("IM_PORT", "99999", "less than or equal to 65535"),
         ("LOCALAI_URL", "localhost:8080", "localai_url"),
-        ("IM_ORDER", "txt2txt,txt2txt,txt2img,img2img", "order must name each"),
+        ("IM_ORDER", "txt2txt,txt2txt,txt2img,img2img", "txt2txt is named more than once"),
         ("IM_DEADLINE_S__TXT2TXT", "5", "attempt_s <= deadline_s"),
         ("IM_CONNECT_S", "nan", "connect_s"),
     ],

@@ -1,6 +1,8 @@
 """Settings, model definitions, and the application made from them; troubles are said in words."""
 
 import re
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any
 
@@ -10,7 +12,8 @@ from pydantic import AliasChoices, ValidationError
 from pydantic_settings import SettingsError
 
 from ..models.catalog import ModelDefinition
-from ..settings import Settings
+from ..pool import BadBackend
+from ..settings import BackendSettings, Settings
 from ..utils.model_files import BadModelFile, read_definitions
 from .terminal import Failure
 
@@ -18,10 +21,14 @@ from .terminal import Failure
 def read_settings(**overrides: Any) -> Settings:
     """Read the settings; what is given here wins, and None means not given.
 
+    One LocalAI that is given here stands alone, whatever backends are written elsewhere.
+
     Raises:
         Failure: they are wrong; the message names the setting and its environment variable.
 
     """
+    if overrides.get("localai_url") is not None:
+        overrides["backends"] = []
     try:
         return Settings(**{key: value for key, value in overrides.items() if value is not None})
     except ValidationError as error:
@@ -64,34 +71,29 @@ def make_app(settings: Settings) -> FastAPI:
     from ..app import create_app  # takes a second, which commands that only look need not wait
 
     read_models(settings)
-    localai_key(settings)
-    try:
+    with backends_named():
         return create_app(settings)
-    except ValueError as error:
-        raise Failure(
-            f"{_flat(error)}; change {variable('localai_url')} or {variable('localai_api_key')}"
-        ) from error
 
 
-def localai_key(settings: Settings) -> str | None:
-    """Return the key for LocalAI.
+@contextmanager
+def backends_named() -> Generator[None]:
+    """Say which setting keeps a backend from being made.
 
     Raises:
-        Failure: the file that should hold it cannot be read.
+        Failure: one does.
 
     """
     try:
-        return settings.localai_key
-    except (OSError, UnicodeDecodeError) as error:
-        raise Failure(
-            f"setting localai_api_key_file: {settings.localai_api_key_file} cannot be read; "
-            f"change {variable('localai_api_key_file')}"
-        ) from error
+        yield
+    except BadBackend as error:
+        raise Failure(f"{_flat(error)}; change {variable(error.setting)}") from error
 
 
 def variable(name: str) -> str:
     """Return the environment variable of a setting."""
-    top, *inner = name.split(".")
+    top, *inner = re.split(r"\W", name)
+    if top == "backends":
+        inner.clear()  # the variable holds all of them, as JSON
     field = Settings.model_fields.get(top)
     if field is not None and isinstance(field.validation_alias, AliasChoices):
         return str(field.validation_alias.choices[0]).upper()
@@ -105,12 +107,13 @@ def _said(where: tuple[str, ...], kind: str, message: str) -> str:
         return f"settings: {message}"
     top, *inner = (part for part in where if not part.isdigit())
     top = top.removeprefix("im_")
-    if kind == "extra_forbidden":
-        near = get_close_matches(top, Settings.model_fields, n=1)
-        return f"unknown setting {top}{f', did you mean {near[0]}?' if near else ''}"
-    if kind == "string_pattern_mismatch":
-        message = f"must look like {Settings.model_fields[top].default}"
+    known: Iterable[str] = Settings.model_fields
+    if top == "backends" and len(where) > 1:
+        known, top = BackendSettings.model_fields, f"{top}[{where[1]}]"
     name = ".".join([top, *inner])
+    if kind == "extra_forbidden":
+        near = get_close_matches(name.rpartition(".")[2], known, n=1)
+        return f"unknown setting {name}{f', did you mean {near[0]}?' if near else ''}"
     return f"setting {name}: {message}; change {variable(name)} or config.yaml"
 
 

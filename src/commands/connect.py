@@ -15,6 +15,7 @@ import anyio
 from mcp import MCPError
 
 from ..routes.stdio import NoServer, serve_stdio
+from ..settings import Settings
 from .configuration import make_app, read_settings
 from .hosting import LOOPBACK, PortTaken, interruptible, is_loopback, listen, served, url_of
 from .remote import base, find, unreachable
@@ -85,7 +86,7 @@ def print_config(client: Client, url: str | None) -> None:
     """Print what a client wants to have written where, with absolute paths."""
     settings = read_settings()
     environment = {
-        "LOCALAI_URL": settings.localai_url,
+        **_backends(settings),
         "IM_MODELS_DIR": str(settings.models_dir.resolve()),
     }
     if settings.log_file is not None:
@@ -113,6 +114,19 @@ def print_config(client: Client, url: str | None) -> None:
         case Client.CLAUDE_DESKTOP:
             say(json.dumps({"mcpServers": {_NAME: entry}}, indent=2))
             warn(f"Write this into {_claude_desktop_file()}; then quit Claude Desktop and open it.")
+
+
+def _backends(settings: Settings) -> dict[str, str]:
+    """Say where LocalAI is, or each of several; a key is printed nowhere."""
+    if not settings.backends:
+        return {"LOCALAI_URL": settings.localai_url}
+    told: list[dict[str, object]] = []
+    for backend in settings.backends:
+        if backend.key is not None:
+            warn(f"The key of {backend.name} is not printed; write it into IM_BACKENDS as its key.")
+        given = backend.model_dump(exclude={"key"}, exclude_defaults=True)
+        told.append({k: str(v.resolve()) if isinstance(v, Path) else v for k, v in given.items()})
+    return {"IM_BACKENDS": json.dumps(told)}
 
 
 def _own_command() -> list[str]:

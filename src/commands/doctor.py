@@ -77,7 +77,7 @@ def _findings(localai_url: str | None) -> Iterator[Finding]:
     except Failure as failure:
         yield _fail("app", str(failure))
         return
-    yield from _localai(settings)
+    yield from _backends(settings)
     yield _port(settings)
 
 
@@ -99,18 +99,24 @@ def _log(settings: Settings) -> Finding:
     return _ok("log", f"{file.resolve()} can be written")
 
 
-def _localai(settings: Settings) -> Iterator[Finding]:
-    offer = asyncio.run(look(settings, patience=_PATIENCE))
-    if not offer.reachable:
-        yield _fail(
-            "localai",
-            f"{offer.url}: {offer.trouble}; start it, say where it is with LOCALAI_URL, "
-            f"or try `{program()} demo`",
-        )
+def _backends(settings: Settings) -> Iterator[Finding]:
+    offers = asyncio.run(look(settings, patience=_PATIENCE))
+    for offer, backend in zip(offers.each, settings.pool, strict=True):
+        if offer.reachable:
+            yield _ok(offer.name, f"{offer.url}, {offer.version}")
+        else:
+            where = "in backends" if settings.backends else "with LOCALAI_URL"
+            advice = f"; say where it is {where}, or try `{program()} demo`"
+            yield _fail(
+                offer.name, f"{offer.url}: {offer.trouble}{'' if offer.advised else advice}"
+            )
+        if not backend.verify:
+            yield _warn(offer.name, "its TLS certificate is not verified; name a ca_bundle instead")
+    if len(offers.silent) == len(offers.each):
         return
-    yield _ok("localai", f"{offer.url}, {offer.version}")
+    catalog = offers.catalog
     for modality in Modality:
-        names = offer.catalog.models(modality)
+        names = catalog.models(modality)
         if names:
             shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if names[3:] else "")
             yield _ok(str(modality), shown)
@@ -119,8 +125,9 @@ def _localai(settings: Settings) -> Iterator[Finding]:
                 str(modality),
                 f"no model; install one, or say in {settings.models_dir}/ which one is for it",
             )
-    for mismatch in offer.catalog.mismatches():
-        yield _warn("models", mismatch)
+    if not offers.silent:
+        for mismatch in catalog.mismatches():
+            yield _warn("models", mismatch)
 
 
 def _port(settings: Settings) -> Finding:

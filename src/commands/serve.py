@@ -12,6 +12,7 @@ from .. import __version__
 from ..settings import Settings
 from ..simulator import serve as simulator
 from ..simulator.config import SimulatorConfig, load_config
+from ..simulator.profiles import PROFILES
 from .configuration import make_app, read_settings
 from .hosting import (
     PortTaken,
@@ -69,10 +70,16 @@ def _listen(settings: Settings) -> socket.socket:
 
 
 def simulate(
-    *, host: str, port: int, config: Path | None, speed: float | None, seed: int | None
+    *,
+    host: str,
+    port: int,
+    config: Path | None,
+    speed: float | None,
+    seed: int | None,
+    profile: str | None,
 ) -> None:
     """Serve the simulator alone."""
-    simulation = _simulation(config, speed=speed, seed=seed)
+    simulation = _simulation(config, speed=speed, seed=seed, profile=profile)
     try:
         beside = simulator.Simulator(simulation, host=host, port=port)
     except ValueError as error:
@@ -87,6 +94,7 @@ def simulate(
             f"  address  {beside.url}",
             f"  models   {', '.join(simulation.models)}",
             f"  control  {beside.url}/sim",
+            f"  profile  {simulation.profile}: {PROFILES[simulation.profile].about}",
             f"  next     LOCALAI_URL={beside.url} {program()} serve",
         )
         wait_for_ever()
@@ -107,24 +115,27 @@ def _simulation(path: Path | None, **overrides: object) -> SimulatorConfig:
 
 
 async def _banner(settings: Settings, url: str, *, simulated: bool) -> list[str]:
-    offer = await look(settings, patience=_LOOK_S)
-    name = "simulator" if simulated else "LocalAI"
-    if offer.reachable:
-        backend = f"{offer.url}, {offer.version}, models: {offer.by_modality}"
-        following = f"{program()} status"
-    else:
-        backend = (
-            f"{offer.url} {offer.trouble}; jobs wait until it answers. "
-            f"To see it without a LocalAI: {program()} demo"
-        )
-        following = f"{program()} doctor"
+    offers = await look(settings, patience=_LOOK_S)
+    backends: list[str] = []
+    for offer in offers.each:
+        name = offer.name if settings.backends else "simulator" if simulated else "LocalAI"
+        if offer.reachable:
+            said = f"{offer.url}, {offer.version}, models: {offers.by_modality(offer)}"
+        else:
+            said = f"{offer.url} {offer.trouble}; " + (
+                "it gets work when it answers"
+                if settings.backends
+                else f"jobs wait until it answers. To see it without a LocalAI: {program()} demo"
+            )
+        backends.append(f"  {name:<9}  {said}")
+    following = f"{program()} {'doctor' if offers.silent else 'status'}"
     log = settings.log_file.resolve() if settings.log_file else "this console only"
     return [
         f"Inference Manager {__version__}",
         f"  address    {url}",
         f"  docs       {url}/docs",
         f"  MCP        {url}/mcp",
-        f"  {name:<9}  {backend}",
+        *backends,
         f"  log        {log}",
         f"  next       {following}",
     ]

@@ -24,11 +24,18 @@ class Status(BaseModel):
     queues: QueueStatus
 
 
+class BackendCheck(BaseModel):
+    """One LocalAI that was asked."""
+
+    name: str
+    url: str
+    version: str
+
+
 class ModelCheck(BaseModel):
     """What `models check --json` prints."""
 
-    localai_url: str
-    version: str
+    backends: list[BackendCheck]
     models: list[str]
     mismatches: list[str]
 
@@ -110,27 +117,29 @@ def check_models(localai_url: str | None, *, as_json: bool) -> None:
     """Compare the model definitions with what LocalAI has.
 
     Raises:
-        Failure: they do not fit together, or LocalAI cannot be reached.
+        Failure: they do not fit together, or a LocalAI cannot be reached.
 
     """
     settings = read_settings(localai_url=localai_url)
-    offer = asyncio.run(look(settings, patience=_PATIENCE))
-    if not offer.reachable:
+    offers = asyncio.run(look(settings, patience=_PATIENCE))
+    for silent in offers.silent:
+        where = "backends" if settings.backends else "--localai-url or LOCALAI_URL"
         raise Failure(
-            f"LocalAI does not answer at {offer.url} ({offer.trouble}); "
-            f"say where it is with --localai-url or LOCALAI_URL",
+            f"LocalAI does not answer at {silent.url} ({silent.trouble}); "
+            f"say where it is with {where}",
             ExitCode.UNREACHABLE,
         )
     found = ModelCheck(
-        localai_url=offer.url,
-        version=offer.version,
-        models=list(offer.catalog.names),
-        mismatches=list(offer.catalog.mismatches()),
+        backends=[BackendCheck(name=o.name, url=o.url, version=o.version) for o in offers.each],
+        models=list(offers.catalog.names),
+        mismatches=list(offers.catalog.mismatches()),
     )
     if as_json:
         say_json(found)
     else:
-        say(f"{offer.url} ({offer.version}) offers {len(found.models)} models: {offer.by_modality}")
+        for offer in offers.each:
+            count, uses = len(offer.models), offers.by_modality(offer)
+            say(f"{offer.url} ({offer.version}) offers {count} models: {uses}")
         say(*(f"mismatch: {line}" for line in found.mismatches))
     if found.mismatches:
         raise Failure(

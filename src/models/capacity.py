@@ -8,7 +8,7 @@ An attempt that nobody waits for any more but that the engine finishes all the s
 it holds its slot until it has really ended.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -53,6 +53,22 @@ class LoadFirst:
     evicted: tuple[str, ...]
 
 
+class Pause(NamedTuple):
+    """A model is left alone on a backend.
+
+    Attributes:
+        until: when it may be tried again, in seconds since 1970.
+        why: the reason, for people.
+        while_resident: whether it ends at once when the backend has noticed that the model's
+            process is gone. Until then LocalAI sends requests to it, for up to 30 s.
+
+    """
+
+    until: float
+    why: str = ""
+    while_resident: bool = False
+
+
 Placement = Run | LoadFirst | None
 _ANY = ModelLimits()
 
@@ -63,6 +79,8 @@ class _Backend:
     limits: BackendLimits
     run: Run
     up: bool = False
+    careful: bool = False
+    """Whether it was away: each of its models begins again with one attempt at a time."""
     offers: frozenset[str] | None = None
     running: dict[str, int] = field(default_factory=dict[str, int])
     """Resident models, least recently used first, with the attempts and ghosts on each."""
@@ -71,7 +89,9 @@ class _Backend:
     loading: str | None = None
     leaving: frozenset[str] = frozenset()
     """Models that the present load evicts."""
-    cooling: dict[str, float] = field(default_factory=dict[str, float])
+    paused: dict[str, Pause] = field(default_factory=dict[str, Pause])
+    allowed: dict[str, int | None] = field(default_factory=dict[str, int | None])
+    """Models that may run fewer attempts at once than usual, or again as many."""
     dead: set[str] = field(default_factory=set[str])
     """Models whose process died under attempts that are still to end; they leave with the last."""
     held: set[str] = field(default_factory=set[str])
@@ -127,6 +147,10 @@ class Capacity:
         """
         b = self._backends[backend]
         b.offers = None if offers is None else frozenset(offers)
+        if resident is not None:
+            resident = frozenset(resident)
+            for m in [m for m, p in b.paused.items() if p.while_resident and m not in resident]:
+                del b.paused[m]
         seen = set(b.running if b.up else ()) if resident is None else set(resident)
         seen -= {b.loading, *b.leaving}
         b.up = True
@@ -148,7 +172,7 @@ class Capacity:
         """Take a slot."""
         b = self._backends[backend]
         running = b.running[model] = b.running.pop(model) + 1
-        if running >= self.parallel(model):
+        if running >= self._slots(model, b):
             b.full.add(model)
 
     def vacate(self, backend: str, model: str) -> None:
@@ -156,7 +180,7 @@ class Capacity:
         b = self._backends[backend]
         running = b.running[model] = b.running[model] - 1
         if model not in b.dead:
-            if running < self.parallel(model):
+            if running < self._slots(model, b):
                 b.full.discard(model)
         elif not running:
             del b.running[model]
@@ -171,28 +195,46 @@ class Capacity:
         for idle in b.leaving:
             del b.running[idle]
 
-    def end_load(self, backend: str, model: str, *, cool_until: float | None = None) -> None:
-        """Note that a load is over; with `cool_until` it failed and may be tried again then."""
+    def end_load(self, backend: str, model: str, pause: Pause | None = None) -> None:
+        """Note that a load is over; with `pause` it failed and may be tried again afterwards."""
         b = self._backends[backend]
         b.loading, b.leaving = None, frozenset()
-        if cool_until is None:
-            b.cooling.pop(model, None)
+        if pause is None:
+            b.paused.pop(model, None)
             b.running.setdefault(model, 0)
+            self._recount_one(model, b)
         else:
-            b.cooling[model] = cool_until
+            b.paused[model] = pause
 
-    def gone(self, backend: str, model: str, *, cool_until: float) -> None:
+    def gone(self, backend: str, model: str, pause: Pause) -> None:
         """Note that a model is not in memory although it was thought to be.
 
         Attempts that still run on it keep their slots until they end; no other may join them.
         """
         b = self._backends[backend]
-        b.cooling[model] = cool_until
+        b.paused[model] = pause
         if b.running.get(model):
             b.dead.add(model)
             b.full.add(model)
         else:
             b.running.pop(model, None)
+
+    def pause(self, backend: str, model: str, pause: Pause) -> None:
+        """Leave a model alone for a while. What runs on it goes on."""
+        self._backends[backend].paused[model] = pause
+
+    def allow(self, backend: str, model: str, limit: int | None) -> None:
+        """Let a model run so many attempts at once here, or (None) as many as it may anywhere."""
+        b = self._backends[backend]
+        b.allowed[model] = limit
+        self._recount_one(model, b)
+
+    def be_careful(self, backend: str) -> None:
+        """Let every model begin with one attempt at a time: the backend was away."""
+        b = self._backends[backend]
+        b.careful = True
+        b.allowed.clear()
+        self._recount(b)
 
     # What can be done
 
@@ -203,12 +245,23 @@ class Capacity:
                 b.reserved = False
                 b.held.clear()
 
-    def place(self, model: str, now: float) -> Placement:
+    def place(
+        self, model: str, now: float, *, waiting: int = 1, wanted: Container[str] = ()
+    ) -> Placement:
         """Say what can be done now for a job of this model, all better jobs being placed.
 
-        A model that is resident somewhere is loaded elsewhere only into free memory. One that is
-        not gets the place with the least to wait for; while that is still busy, it is held back
-        from the worse jobs that are placed after this one in this round, so that it drains.
+        A model that is resident somewhere is loaded elsewhere into free memory; in place of idle
+        models only if more jobs wait for it than can run at home, and none for those models. One
+        that is resident nowhere gets the place with the least to wait for; while that is still
+        busy, it is held back from the worse jobs that are placed after this one in this round, so
+        that it drains.
+
+        Args:
+            model: what the job needs.
+            now: seconds since 1970.
+            waiting: how many jobs wait for this model.
+            wanted: the models for which jobs wait.
+
         """
         slot: _Backend | None = None
         at_home = on_its_way = False
@@ -216,7 +269,7 @@ class Capacity:
         for b in self._each:
             if not b.up or (b.offers is not None and model not in b.offers):
                 continue
-            if model in b.cooling and b.cooling[model] > now:
+            if model in b.paused and b.paused[model].until > now:
                 continue
             if model not in b.running:
                 on_its_way = on_its_way or b.loading == model
@@ -229,7 +282,19 @@ class Capacity:
             return slot.run
         if on_its_way or not elsewhere:
             return None
-        return self._make_room(model, elsewhere, free_only=at_home)
+        if not at_home:
+            return self._make_room(model, elsewhere)
+        many = waiting > sum(self._slots(model, b) for b in self._each if model in b.running)
+        spare = [b for b in elsewhere if self._is_spare(model, b, wanted if many else None)]
+        return self._make_room(model, spare)
+
+    def place_spare(self, model: str, now: float) -> LoadFirst | None:
+        """Say where a model fits beside everything that is in memory, with nobody to wait."""
+        for b in self._each:
+            free = b.up and b.loading is None and not b.reserved and model not in b.running
+            if free and self._usable(model, b, now) and self._evicted_for(model, b) == []:
+                return LoadFirst(b.name, ())
+        return None
 
     def exhausted(self) -> bool:
         """Whether no further job could be placed in this round, whatever its model."""
@@ -244,9 +309,9 @@ class Capacity:
         return first.full.intersection(*[b.full for b in others]) if others else first.full
 
     def next_change(self, now: float) -> float | None:
-        """Return when the next cooling model may be tried again."""
+        """Return when the next pause ends."""
         return min(
-            (t for b in self._each for t in b.cooling.values() if t > now),
+            (p.until for b in self._each for p in b.paused.values() if p.until > now),
             default=None,
         )
 
@@ -260,20 +325,66 @@ class Capacity:
         """Return the models in memory, with the attempts and ghosts on each."""
         return dict(self._backends[backend].running)
 
+    def is_dying(self, backend: str, model: str) -> bool:
+        """Whether the model's process has died under attempts that are still to end."""
+        return model in self._backends[backend].dead
+
     def loading(self, backend: str) -> str | None:
         """Return the model that is being loaded."""
         return self._backends[backend].loading
 
-    def cooling(self, backend: str, now: float) -> Mapping[str, float]:
-        """Return the models whose last load failed, with the time they may be tried again."""
-        return {m: t for m, t in self._backends[backend].cooling.items() if t > now}
+    def pauses(self, backend: str, now: float) -> Mapping[str, Pause]:
+        """Return the models that are left alone, and until when and why."""
+        return {m: p for m, p in self._backends[backend].paused.items() if p.until > now}
+
+    def limit(self, backend: str, model: str) -> int:
+        """Return how many attempts may run at once on a model here, at present."""
+        return self._slots(model, self._backends[backend])
+
+    def offering(self, model: str) -> Sequence[str]:
+        """Return the backends that answer and have the model, as far as is known."""
+        return [b.name for b in self._each if b.up and (b.offers is None or model in b.offers)]
+
+    def is_resident(self, model: str) -> bool:
+        """Whether the model is in the memory of a backend that answers."""
+        for b in self._each:  # noqa: SIM110 - a generator would cost more than the answer
+            if b.up and model in b.running and model not in b.dead:
+                return True
+        return False
+
+    def free_slots(self, now: float) -> Iterable[str]:
+        """Yield the models of which `place` would let a job run at once."""
+        for b in self._each:
+            if not b.up:
+                continue
+            for m in b.running:
+                if m not in b.full and m not in b.held and self._usable(m, b, now):
+                    yield m
 
     def parallel(self, model: str) -> int:
         """Return how many attempts may run at once on one resident copy of a model."""
         return self._models.get(model, _ANY).parallel
 
+    def _usable(self, model: str, b: _Backend, now: float) -> bool:
+        paused = model in b.paused and b.paused[model].until > now
+        return not paused and (b.offers is None or model in b.offers)
+
+    def _slots(self, model: str, b: _Backend) -> int:
+        if not b.allowed and not b.careful:
+            return self._models.get(model, _ANY).parallel
+        parallel = self._models.get(model, _ANY).parallel
+        limit = b.allowed.get(model, 1 if b.careful else None)
+        return parallel if limit is None else min(limit, parallel)
+
     def _recount(self, b: _Backend) -> None:
-        b.full = {m for m, n in b.running.items() if n >= self.parallel(m) or m in b.dead}
+        b.full = {m for m, n in b.running.items() if n >= self._slots(m, b) or m in b.dead}
+
+    def _recount_one(self, model: str, b: _Backend) -> None:
+        if model in b.running and model not in b.dead:
+            if b.running[model] < self._slots(model, b):
+                b.full.discard(model)
+            else:
+                b.full.add(model)
 
     def _has_room(self, b: _Backend) -> bool:
         taken = b.full | b.held if b.held else b.full
@@ -281,11 +392,16 @@ class Capacity:
             return True
         return b.loading is None and not b.reserved and self._used(b) < b.limits.room
 
-    def _make_room(
-        self, model: str, backends: Iterable[_Backend], *, free_only: bool
-    ) -> LoadFirst | None:
-        if free_only:
-            backends = [b for b in backends if b.loading is None and self._excess(model, b) <= 0]
+    def _is_spare(self, model: str, b: _Backend, wanted: Container[str] | None) -> bool:
+        """Whether the model may come here though it has a home: nobody must wait for that."""
+        if b.loading is not None:
+            return False
+        evicted = self._evicted_for(model, b)
+        if not evicted or wanted is None:
+            return evicted == []
+        return not any(b.running[m] or m in wanted for m in evicted)
+
+    def _make_room(self, model: str, backends: Iterable[_Backend]) -> LoadFirst | None:
         rooms = [
             _Room(sum(b.running[m] for m in evicted), b.loading is not None, evicted, b)
             for b in backends

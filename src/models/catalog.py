@@ -7,19 +7,23 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from .capacity import ModelLimits
-from .errors import InvalidInput, UnknownModel
+from .errors import BackendUnseen, InvalidInput, UnknownModel
 from .modality import Modality
 from .ports import OfferedModel
 from .queues import model_sets
-from .requests import REQUESTS, Img2ImgRequest, InferenceRequest
+from .requests import MEDIA, REQUESTS, Img2ImgRequest, InferenceRequest
 
-_CONTENT = {"model", "messages", "prompt", "image", "images", "question"}
-_SMALLEST: Mapping[Modality, dict[str, object]] = {
-    Modality.TXT2TXT: {"prompt": "?"},
-    Modality.TXT2IMG: {"prompt": "?"},
-    Modality.IMG2IMG: {"prompt": "?", "image": "?"},
-    Modality.IMG2TXT: {"image": "?"},
-}
+_CONTENT = frozenset({"model", "question", "lyrics", *MEDIA}).union(
+    name
+    for request in REQUESTS.values()
+    for name, field in request.model_fields.items()
+    if field.is_required()
+)
+"""Fields that say what is wanted rather than how; no definition gives them a default."""
+_NEVER_REPORTED = (Modality.IMG2IMG, Modality.INPAINT)
+
+
+_UNSEEN_S = 10.0
 
 
 class ModelDefinition(BaseModel):
@@ -57,13 +61,12 @@ class ModelDefinition(BaseModel):
         known = {name for request in REQUESTS.values() for name in request.model_fields}
         if unknown := sorted(value.keys() - (known - _CONTENT)):
             raise ValueError(f"no request has an option {unknown[0]!r}")
-        for modality, request in REQUESTS.items():
+        for request in REQUESTS.values():
             own = {k: v for k, v in value.items() if k in request.model_fields}
             try:
-                request.model_validate(_SMALLEST[modality] | own)
+                request.model_validate(_smallest(request) | own)
             except ValidationError as error:
-                first = error.errors()[0]
-                raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+                raise ValueError(_told(error)) from None
         return value
 
     @property
@@ -76,17 +79,28 @@ class Catalog:
     """The models that can be asked for. A value: a new offer makes a new catalogue.
 
     `offered` is None until a backend has said what it has; until then every name is accepted,
-    and the jobs wait.
+    and the jobs wait. A model that several backends have can do all that any of them says.
+
+    Args:
+        offered: what the backends that were reached have.
+        definitions: what operators know of models.
+        unseen: the backends that were not reached yet: they may have more.
+
     """
 
     def __init__(
         self,
         offered: Sequence[OfferedModel] | None = None,
         definitions: Iterable[ModelDefinition] = (),
+        *,
+        unseen: Sequence[str] = (),
     ) -> None:
+        self._unseen = unseen
         self.known = offered is not None
         self.definitions: Mapping[str, ModelDefinition] = {d.name: d for d in definitions}
-        self._offered = {model.name: model for model in offered or ()}
+        self._offered: dict[str, OfferedModel] = {}
+        for model in offered or ():
+            self._offered[model.name] = _both(self._offered.get(model.name), model)
         self._suited = {modality: self._suited_for(modality) for modality in Modality}
 
     @property
@@ -117,6 +131,7 @@ class Catalog:
 
         Raises:
             UnknownModel: it is not offered, or not for this modality.
+            BackendUnseen: it is not offered by the backends that were reached so far.
             InvalidInput: the model cannot do what the request asks for.
 
         """
@@ -124,6 +139,12 @@ class Catalog:
         if not self.known:
             return name
         suited = self.models(modality)
+        if self._unseen and (name not in self._offered if name else not suited):
+            raise BackendUnseen(
+                "no backend that was reached so far offers this model",
+                hint=f"not reached yet: {', '.join(self._unseen)}",
+                retry_after=_UNSEEN_S,
+            )
         if name is None and not suited:
             raise UnknownModel(
                 f"no model for {modality} is offered", hint=self._how_to_map(modality)
@@ -144,7 +165,12 @@ class Catalog:
         return name
 
     def with_defaults(self, request: InferenceRequest, model: str) -> InferenceRequest:
-        """Fill in the fields that the caller left out and the model's definition gives."""
+        """Fill in the fields that the caller left out and the model's definition gives.
+
+        Raises:
+            InvalidInput: they do not fit what the caller gave.
+
+        """
         definition = self.definitions.get(model)
         if definition is None or not definition.defaults:
             return request
@@ -153,7 +179,16 @@ class Catalog:
         missing = {k: v for k, v in definition.defaults.items() if k in fields and k not in given}
         if not missing:
             return request
-        return type(request).model_validate({**{k: getattr(request, k) for k in given}, **missing})
+        filled = {**{k: getattr(request, k) for k in given}, **missing}
+        try:
+            return type(request).model_validate(filled)
+        except ValidationError as error:
+            names = sorted(missing)
+            raise InvalidInput(
+                f"the model's defaults do not fit the request: {_told(error)}",
+                param=names[0],
+                hint=f"its definition fills in {', '.join(names)}",
+            ) from None
 
     def mismatches(self) -> Sequence[str]:
         """Say in words where the definitions and the offer do not fit together."""
@@ -191,12 +226,39 @@ class Catalog:
         return f"a file in models/ with `name: {name}` and `modality:` says what it is for"
 
     def _how_to_map(self, modality: Modality) -> str:
-        if modality is Modality.IMG2IMG:
+        if modality in _NEVER_REPORTED:
             return (
                 "LocalAI does not say which models change pictures: add a file to models/ with "
-                "`name:` of one that draws and `modality: [txt2img, img2img]`"
+                f"`name:` of one that draws and `modality: [txt2img, {modality}]`"
             )
         return (
             f"install one in the backend, or add a file to models/ with `name:` and "
             f"`modality: {modality}`"
         )
+
+
+def _told(error: ValidationError) -> str:
+    first = error.errors()[0]
+    return ": ".join([*map(str, first["loc"]), first["msg"].removeprefix("Value error, ")])
+
+
+def _smallest(request: type[InferenceRequest]) -> dict[str, object]:
+    """Return the least that makes a valid request."""
+    return {
+        name: [{"content": "?"}]
+        if name == "messages"
+        else "?"
+        if field.annotation is str
+        else ["?"]
+        for name, field in request.model_fields.items()
+        if field.is_required()
+    }
+
+
+def _both(one: OfferedModel | None, other: OfferedModel) -> OfferedModel:
+    """Put together what two backends say of a model."""
+    if one is None or one.modalities is None:
+        return other
+    if other.modalities is None:
+        return one
+    return OfferedModel(one.name, one.modalities | other.modalities)

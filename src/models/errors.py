@@ -10,9 +10,12 @@
     ├── StaleJob                somebody else changed the job first
     ├── Refused                 not taken in now; `retry_after` says when to try again
     │   ├── QueueFull
+    │   ├── BackendUnseen
     │   └── Draining
     ├── DeadlineExceeded        the job's time ran out before it could finish
     ├── JobCancelled            the job was cancelled
+    ├── Quarantined             the job has killed a model's process twice; it is not tried again
+    ├── StorageFailed           what should be kept cannot be written, or read again
     └── BackendError            one attempt on a backend failed
         ├── BackendUnavailable  it could not be reached, or went away before it answered
         ├── BackendTimeout      it stayed silent for too long
@@ -100,6 +103,12 @@ class QueueFull(Refused):
     code = "queue_full"
 
 
+class BackendUnseen(Refused):
+    """No backend that was reached offers this, but one that was not reached yet may."""
+
+    code = "backend_unseen"
+
+
 class Draining(Refused):
     """The manager is shutting down and takes no new work."""
 
@@ -116,6 +125,18 @@ class JobCancelled(InferenceManagerError):
     """The job was cancelled."""
 
     code = "cancelled"
+
+
+class Quarantined(InferenceManagerError):
+    """The job has killed a model's process twice; it is not tried again by itself."""
+
+    code = "quarantined"
+
+
+class StorageFailed(InferenceManagerError):
+    """What should be kept cannot be written, or read again: the disk is full or broken."""
+
+    code = "storage_failed"
 
 
 class BackendError(InferenceManagerError):
@@ -189,7 +210,6 @@ class ModelCrashed(BackendError):
 
     code = "model_crashed"
     transient = True
-    attempts = 2
 
 
 class BackendFailed(BackendError):

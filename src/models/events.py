@@ -58,5 +58,15 @@ class BackendChanged:
     detail: str
 
 
-Event = Submitted | Started | Retried | Ended | ModelLoaded | BackendChanged
+@dataclass(frozen=True, slots=True)
+class ModelPaused:
+    """A model is left alone on a backend for so many seconds, because attempts keep failing."""
+
+    backend: str
+    model: str
+    seconds: float
+    why: str
+
+
+Event = Submitted | Started | Retried | Ended | ModelLoaded | ModelPaused | BackendChanged
 Listener = Callable[[Event], None]

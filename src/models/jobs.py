@@ -74,6 +74,7 @@ class Job:
         sequence: the submission number; a retried job keeps it, and so its place.
         fence: the number of the latest claim; reports of an earlier claim change nothing.
         attempts: how many attempts have begun and count.
+        crashes: how many attempts ended with the death of the model's process.
         version: one more with every step; what compare-and-set in the store looks at.
 
     """
@@ -89,6 +90,7 @@ class Job:
     state: JobState = JobState.QUEUED
     fence: int = 0
     attempts: int = 0
+    crashes: int = 0
     version: int = 0
     backend: str = ""
     started_at: float | None = None
@@ -122,12 +124,21 @@ class Job:
         return self._step(JobState.QUEUED, backend="", attempts=self.attempts - 1, started_at=None)
 
     def retrying(
-        self, error: InferenceManagerError, retry_at: float, *, counted: bool = True
+        self,
+        error: InferenceManagerError,
+        retry_at: float,
+        *,
+        counted: bool = True,
+        crashed: bool = False,
     ) -> "Job":
         """Wait until `retry_at` for another attempt; `counted` if this one is used up."""
-        attempts = self.attempts if counted else self.attempts - 1
         return self._step(
-            JobState.RETRYING, backend="", attempts=attempts, error=error, retry_at=retry_at
+            JobState.RETRYING,
+            backend="",
+            attempts=self.attempts if counted else self.attempts - 1,
+            crashes=self.crashes + crashed,
+            error=error,
+            retry_at=retry_at,
         )
 
     def completed(self, result: Result, now: float) -> "Job":

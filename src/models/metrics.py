@@ -3,19 +3,13 @@
 from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import assert_never
+from typing import cast
 
 from .errors import DeadlineExceeded, InferenceManagerError, UnknownModel
 from .events import Ended, Event, ModelLoaded, Retried
 from .jobs import Job, JobState
 from .modality import Modality
-from .requests import (
-    Img2ImgRequest,
-    Img2TxtRequest,
-    InferenceRequest,
-    Txt2ImgRequest,
-    Txt2TxtRequest,
-)
+from .requests import InferenceRequest
 
 Parameter = str | int | float | bool
 _MAX_COUNTS = 1000
@@ -48,27 +42,18 @@ class ErrorSample:
 
 
 def sanitised(request: InferenceRequest) -> Mapping[str, Parameter]:
-    """Describe a request by numbers alone: prompts and pictures become their lengths."""
+    """Describe a request by numbers alone: texts, pictures and recordings become their lengths."""
     told: dict[str, Parameter] = {}
-    for name, value in request.model_dump(
-        exclude_none=True, exclude={"model", "messages", "prompt", "question", "stop", "images"}
-    ).items():
-        if isinstance(value, str):
-            told[f"{name}_chars"] = len(value)
-        else:
+    lengths = request.lengths()
+    for name, value in request:
+        if name == "model" or value is None:
+            continue
+        if isinstance(value, int | float):
             told[name] = value
-    match request:
-        case Txt2ImgRequest() | Img2ImgRequest():
-            told["prompt_chars"] = len(request.prompt)
-        case Img2TxtRequest():
-            told["question_chars"] = len(request.question)
-            told["images"] = len(request.images)
-            told["images_chars"] = sum(map(len, request.images))
-        case Txt2TxtRequest():
-            told["messages"] = len(request.messages)
-            told["messages_chars"] = sum(len(m.content) for m in request.messages)
-        case _:
-            assert_never(request)
+            continue
+        if isinstance(value, tuple | list):
+            told[name] = len(cast("list[object]", value))
+        told[f"{name}_chars"] = lengths[name]
     return told
 
 

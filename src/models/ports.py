@@ -1,9 +1,10 @@
 """What the core's users need from the world, as protocols."""
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from .blobs import Blob, Content
 from .jobs import Job
 from .modality import Modality
 from .requests import InferenceRequest
@@ -44,8 +45,17 @@ class Backend(Protocol):
         """Whether the engine stops when its caller hangs up, rather than working on unseen."""
         ...
 
+    @property
+    def loads_on_demand(self) -> bool:
+        """Whether `load` does anything, as far as is known; else the first request loads."""
+        ...
+
     async def load(self, model: str) -> None:
         """Bring a model into memory; return when it is there. Must not be cancelled."""
+        ...
+
+    async def unload(self, model: str) -> None:
+        """Take a model out of memory, whatever works on it."""
         ...
 
     async def models(self) -> Sequence[OfferedModel]:
@@ -62,6 +72,47 @@ class Backend(Protocol):
 
     async def close(self) -> None:
         """Let go of all connections."""
+        ...
+
+
+class BlobWriter(Protocol):
+    """Takes bytes as they come; whoever opened it finishes or discards it."""
+
+    async def write(self, piece: bytes) -> None:
+        """Add bytes."""
+        ...
+
+    async def finish(self) -> Content:
+        """Return what was written; a little of it stays at hand."""
+        ...
+
+    async def discard(self) -> None:
+        """Forget what was written; harmless after `finish`."""
+        ...
+
+
+class Blobs(Protocol):
+    """Keeps what is too large for memory."""
+
+    async def keep(self, data: bytes) -> Content:
+        """Keep bytes; a few of them are simply handed back."""
+        ...
+
+    async def read(self, content: Content) -> bytes:
+        """Return the bytes.
+
+        Raises:
+            UnknownJob: they are not kept any more.
+
+        """
+        ...
+
+    def open(self) -> BlobWriter:
+        """Begin to keep bytes that come piece by piece."""
+        ...
+
+    async def drop(self, blobs: Iterable[Blob]) -> None:
+        """Forget blobs; harmless for those that are not there."""
         ...
 
 

@@ -16,17 +16,34 @@ from .modality import Modality
 
 priority_order: tuple[Modality, ...] = (
     Modality.TXT2TXT,
+    Modality.TXT2VEC,
+    Modality.RERANK,
+    Modality.AUDIO2TXT,
+    Modality.TXT2AUDIO,
     Modality.TXT2IMG,
     Modality.IMG2IMG,
+    Modality.INPAINT,
     Modality.IMG2TXT,
+    Modality.TXT2SOUND,
+    Modality.TXT2VIDEO,
 )
-"""Which queue is drained first. The settings may give another order."""
+"""Which queue is drained first: short work that somebody waits for, before long work.
+
+The settings may give another order.
+"""
 
 model_sets: Mapping[Modality, frozenset[str]] = {
     Modality.TXT2TXT: frozenset({"Qwen2.5-32B-Instruct"}),
     Modality.TXT2IMG: frozenset({"Flux-Dev"}),
     Modality.IMG2IMG: frozenset({"Flux-Dev"}),
     Modality.IMG2TXT: frozenset({"Qwen2.5-VL-32B-Instruct"}),
+    Modality.TXT2VEC: frozenset(),
+    Modality.RERANK: frozenset(),
+    Modality.AUDIO2TXT: frozenset(),
+    Modality.TXT2AUDIO: frozenset(),
+    Modality.TXT2SOUND: frozenset(),
+    Modality.INPAINT: frozenset(),
+    Modality.TXT2VIDEO: frozenset(),
 }
 """Models whose modalities are known without asking: LocalAI never reports img2img, for example."""
 
@@ -126,6 +143,28 @@ class Line:
                 yield entry
             if at < len(heads) and heads[at] == key:
                 at += 1
+
+    def head(self, model: str) -> Entry | None:
+        """Return a model's best job; None if none waits for it."""
+        keys = self._of_model.get(model)
+        return self._entries[keys[0]] if keys else None
+
+    def count_of(self, model: str) -> int:
+        """How many jobs wait for a model."""
+        return len(self._of_model.get(model, ()))
+
+    @property
+    def models(self) -> Container[str]:
+        """The models for which jobs wait."""
+        return self._of_model
+
+    def place(self, entry: Entry) -> int:
+        """Return a job's order key: the smaller, the better."""
+        return self._key(entry)
+
+    def is_better(self, one: Entry, other: Entry) -> bool:
+        """Whether a job goes before another."""
+        return self._key(one) < self._key(other)
 
     def position(self, entry: Entry) -> int:
         """How many waiting jobs are better; 0 means next."""

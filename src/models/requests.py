@@ -1,11 +1,13 @@
 """What callers ask for: one class per modality, every field with its range.
 
 A picture is written as base64, as a ``data:`` URI, or as ``job:<id>`` (or ``job:<id>/<n>``) for a
-picture that an earlier job made. The door replaces it by a checked, re-encoded ``data:`` URI
-before the request is submitted, so everything behind the doors sees one form only.
+picture that an earlier job made; a recording likewise. The door checks it, keeps it as a blob, and
+writes the blob's reference in its place before the request is submitted, so everything behind the
+doors sees one form only, and a waiting job holds no picture in memory.
 """
 
 import re
+from collections.abc import Callable
 from typing import Annotated, ClassVar, Literal, Self, cast
 
 from pydantic import (
@@ -18,18 +20,24 @@ from pydantic import (
     model_validator,
 )
 
+from .blobs import Blob
 from .modality import Modality
 
 MAX_TEXT = 1_000_000
 MIN_SIDE, MAX_SIDE = 16, 4096
 MAX_PIXELS = 16_000_000
 MAX_IMAGE_TEXT = 28_000_000  # characters of base64: 20 MiB of picture and some air
+MAX_AUDIO_TEXT = 28_000_000
+MEDIA = frozenset({"image", "images", "mask", "audio"})
+"""Fields that hold pictures and recordings: only here may a text stand for a blob."""
+
 _SIZE = re.compile(r"([0-9]{1,5})[xX]([0-9]{1,5})")
 
 Text = Annotated[str, StringConstraints(max_length=MAX_TEXT)]
 Prompt = Annotated[str, StringConstraints(max_length=100_000)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=256, strip_whitespace=True)]
 Picture = Annotated[str, StringConstraints(min_length=1, max_length=MAX_IMAGE_TEXT)]
+Recording = Annotated[str, StringConstraints(min_length=1, max_length=MAX_AUDIO_TEXT)]
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Side = Annotated[int, Field(ge=MIN_SIDE, le=MAX_SIDE)]
 
@@ -62,14 +70,19 @@ def _not_blank(text: str) -> str:
     return text
 
 
-def _length(value: object) -> int:
+def _room(text: str) -> int:
+    blob = Blob.referred_to(text)
+    return len(text) if blob is None else blob.size
+
+
+def _length(value: object, of_text: Callable[[str], int]) -> int:
     match value:
         case str():
-            return len(value)
+            return of_text(value)
         case tuple() | list():
-            return sum(map(_length, cast("list[object]", value)))
-        case BaseModel():
-            return sum(_length(field) for _, field in value)
+            return sum(_length(one, of_text) for one in cast("list[object]", value))
+        case Message():
+            return of_text(value.content)
         case _:
             return 0
 
@@ -84,10 +97,14 @@ class _Request(BaseModel):
         default=None, description="Model name; leave it out to use the default of the modality"
     )
 
+    def lengths(self) -> dict[str, int]:
+        """Return how many characters the texts of each field have, or bytes its blobs."""
+        return {name: _length(value, _room if name in MEDIA else len) for name, value in self}
+
     @property
     def size_bytes(self) -> int:
-        """About how much memory the request holds: the length of all its texts."""
-        return _length(self)
+        """About how much room the request takes: the length of all its texts and blobs."""
+        return sum(self.lengths().values())
 
 
 class Message(BaseModel):
@@ -251,11 +268,170 @@ class Img2TxtRequest(_Sampling):
         return {**fields, "images": [image]}
 
 
-InferenceRequest = Txt2TxtRequest | Txt2ImgRequest | Img2ImgRequest | Img2TxtRequest
+class InpaintRequest(_Request):
+    """A picture of which the white part of a mask is drawn anew; LocalAI answers in 512x512."""
+
+    modality = Modality.INPAINT
+
+    image: Picture = Field(
+        description="base64, a data: URI, or job:<id> for a picture made earlier"
+    )
+    mask: Picture = Field(description="A picture of the same shape: white is drawn anew")
+    prompt: Prompt = Field(description="What to draw there")
+    steps: Annotated[int, Field(ge=1, le=150)] | None = Field(
+        default=None, description="Sampling steps"
+    )
+
+    _said = field_validator("prompt")(_not_blank)
+
+
+class Txt2VecRequest(_Request):
+    """Texts of which each becomes a vector: an embedding."""
+
+    modality = Modality.TXT2VEC
+
+    input: Annotated[tuple[Text, ...], Field(min_length=1, max_length=2048)] = Field(
+        description="The texts, or a single one"
+    )
+
+    @field_validator("input", mode="before")
+    @classmethod
+    def _one_text(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("input")
+    @classmethod
+    def _said(cls, texts: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(text.strip() for text in texts):
+            raise ValueError("must not hold an empty text")
+        return texts
+
+
+class RerankRequest(_Request):
+    """Documents to be ordered by how well they answer a query."""
+
+    modality = Modality.RERANK
+
+    query: Prompt = Field(description="What is looked for")
+    documents: Annotated[tuple[Text, ...], Field(min_length=1, max_length=1000)]
+    top_n: Annotated[int, Field(ge=1, le=1000)] | None = Field(
+        default=None, description="How many of the best to return; all if left out"
+    )
+
+    _said = field_validator("query")(_not_blank)
+
+
+AudioFormat = Literal["wav", "mp3", "flac", "opus", "aac", "pcm"]
+
+
+class Txt2AudioRequest(_Request):
+    """A text to be spoken."""
+
+    modality = Modality.TXT2AUDIO
+
+    input: Prompt = Field(description="What to say")
+    voice: Annotated[str, StringConstraints(max_length=256)] = Field(
+        default="", description="A voice of the model; empty for its own default"
+    )
+    language: Annotated[str, StringConstraints(max_length=64)] = Field(
+        default="", description="Such as `en`, for models of several languages"
+    )
+    instructions: Prompt = Field(default="", description="How to say it, where the model heeds it")
+    speed: Annotated[float, Field(ge=0.25, le=4)] | None = Field(
+        default=None, description="1 is the usual speed"
+    )
+    format: AudioFormat = Field(default="wav", description="How the recording is encoded")
+
+    _said = field_validator("input")(_not_blank)
+
+
+class Audio2TxtRequest(_Request):
+    """A recording to be written down."""
+
+    modality = Modality.AUDIO2TXT
+
+    audio: Recording = Field(
+        description="base64, a data: URI, or job:<id> for a recording made earlier"
+    )
+    language: Annotated[str, StringConstraints(max_length=64)] = Field(
+        default="", description="Such as `en`; found out if empty"
+    )
+    prompt: Prompt = Field(default="", description="Words that are likely to occur")
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    translate: bool = Field(default=False, description="Write it down in English")
+
+
+class Txt2SoundRequest(_Request):
+    """A sound or a piece of music to be made from words."""
+
+    modality = Modality.TXT2SOUND
+
+    prompt: Prompt = Field(description="What it should sound like")
+    seconds: Annotated[float, Field(gt=0, le=600)] | None = Field(
+        default=None, description="Its length"
+    )
+    lyrics: Prompt = Field(default="", description="What is sung, where the model sings")
+    bpm: Annotated[int, Field(ge=20, le=400)] | None = Field(
+        default=None, description="Beats per minute"
+    )
+    instrumental: bool | None = Field(default=None, description="Without a voice")
+
+    _said = field_validator("prompt")(_not_blank)
+
+
+class Txt2VideoRequest(_Request):
+    """A film to be drawn from words, perhaps from its first picture on."""
+
+    modality = Modality.TXT2VIDEO
+
+    prompt: Prompt = Field(description="What to show")
+    negative_prompt: Prompt = Field(default="", description="What the film should not show")
+    image: Picture | None = Field(
+        default=None, description="The first picture: base64, a data: URI, or job:<id>"
+    )
+    width: Side | None = None
+    height: Side | None = None
+    num_frames: Annotated[int, Field(ge=1, le=1000)] | None = Field(
+        default=None, description="How many pictures the film has"
+    )
+    fps: Annotated[int, Field(ge=1, le=120)] | None = Field(
+        default=None, description="Pictures per second"
+    )
+    steps: Annotated[int, Field(ge=1, le=150)] | None = Field(
+        default=None, description="Sampling steps"
+    )
+    cfg_scale: Annotated[float, Field(ge=0, le=50)] | None = Field(
+        default=None, description="How closely it follows the prompt"
+    )
+    seed: Seed | None = None
+
+    _said = field_validator("prompt")(_not_blank)
+
+
+InferenceRequest = (
+    Txt2TxtRequest
+    | Txt2ImgRequest
+    | Img2ImgRequest
+    | Img2TxtRequest
+    | Txt2VecRequest
+    | RerankRequest
+    | Audio2TxtRequest
+    | Txt2AudioRequest
+    | Txt2SoundRequest
+    | InpaintRequest
+    | Txt2VideoRequest
+)
 
 REQUESTS: dict[Modality, type[InferenceRequest]] = {
     Modality.TXT2TXT: Txt2TxtRequest,
     Modality.TXT2IMG: Txt2ImgRequest,
     Modality.IMG2IMG: Img2ImgRequest,
     Modality.IMG2TXT: Img2TxtRequest,
+    Modality.TXT2VEC: Txt2VecRequest,
+    Modality.RERANK: RerankRequest,
+    Modality.AUDIO2TXT: Audio2TxtRequest,
+    Modality.TXT2AUDIO: Txt2AudioRequest,
+    Modality.TXT2SOUND: Txt2SoundRequest,
+    Modality.INPAINT: InpaintRequest,
+    Modality.TXT2VIDEO: Txt2VideoRequest,
 }

@@ -5,18 +5,27 @@ modality (`priority_order`), level, submission number. A lower modality waits as
 one has work. A job whose model must first be loaded waits for the model it replaces to drain;
 meanwhile nothing worse may start there.
 
+*Affinity* bends this where models would be loaded in turns: a resident model may have a *turn*, in
+which its jobs go before better ones, of whatever modality, that would need another model loaded. A
+turn ends `affinity_s` after its first such job, or twice the usual load time of the model if that
+is longer; then the best job has its way. It begins anew when the model is loaded again, or when
+nobody waits for a load any more. So a model that was loaded is used before it has to leave, and a
+job is overtaken for at most one turn at a time by each of the other models.
+
 A decision is also a promise: what `next` returns is already accounted for, so the same slot or
 load is never given twice, and every `Start` and `Load` must be answered by a report.
 """
 
 import heapq
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 from typing import NamedTuple
 
-from .capacity import Capacity, LoadFirst
+from .breaker import Breaker, BreakerRules, Trouble
+from .capacity import Capacity, LoadFirst, Pause, Run
+from .durations import Durations
 from .errors import Draining, QueueFull
 from .modality import Modality
 from .queues import Entry, Line, priority_order
@@ -35,7 +44,8 @@ class Start:
 class Load:
     """Bring this model into the backend's memory. Answered by `loaded` or `load_failed`.
 
-    `job_id` names the job for whose sake it happens: the best one that waits for the model.
+    `job_id` names the job for whose sake it happens: the best one that waits for the model. It is
+    empty when the model is merely warmed up.
     """
 
     job_id: str
@@ -51,7 +61,18 @@ class Expire:
     job_id: str
 
 
-Decision = Start | Load | Expire
+@dataclass(frozen=True, slots=True)
+class ShutDown:
+    """Shut this model down: it works on nothing but cancelled jobs, and loading is quicker.
+
+    A hint: it need not be answered. The ghosts end when the backend has done it.
+    """
+
+    backend: str
+    model: str
+
+
+Decision = Start | Load | Expire | ShutDown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +94,17 @@ class Running(NamedTuple):
 
 
 class Scheduler:
-    """The line of waiting jobs, the capacity they wait for, and the rule that joins them."""
+    """The line of waiting jobs, the capacity they wait for, and the rule that joins them.
+
+    Args:
+        capacity: what the backends can run.
+        order: which modality goes first.
+        bounds: how much may wait.
+        affinity_s: how long a turn of a resident model lasts at least, in seconds; 0: no turns.
+        breaker: when a model that keeps failing is left alone.
+        shut_down_ghosts: whether to shut a model down when that is quicker than to wait for it.
+
+    """
 
     def __init__(
         self,
@@ -81,10 +112,23 @@ class Scheduler:
         *,
         order: Sequence[Modality] = priority_order,
         bounds: Bounds = Bounds(),
+        affinity_s: float = 20.0,
+        breaker: BreakerRules | None = None,
+        shut_down_ghosts: bool = False,
     ) -> None:
         self.capacity = capacity
         self.line = Line(order)
+        self.durations = Durations()
         self._bounds = bounds
+        self._affinity_s = affinity_s
+        self._turns: dict[str, float] = {}
+        self._breaker_rules = breaker or BreakerRules()
+        self._breakers: dict[tuple[str, str], Breaker] = {}
+        self._seen: set[str] = set()
+        self._revived: set[str] = set()
+        self._shut_down_ghosts = shut_down_ghosts
+        self._shutting_down: set[tuple[str, str]] = set()
+        self._warm: list[str] = []
         self._draining = False
         self._waiting: dict[str, Entry] = {}
         self._delayed: dict[str, float] = {}
@@ -151,13 +195,34 @@ class Scheduler:
             self._leave(job_id)
         return waits
 
-    def ended(self, job_id: str, now: float) -> None:
-        """Note that an attempt is over for good and its slot is free."""
+    def ended(self, job_id: str, now: float, *, well: bool = False) -> None:
+        """Note that an attempt is over for good and its slot is free; `well`: with a result."""
         running = self._release(job_id)
+        if well:
+            self._went_well(running, now)
         if not running.ghost:
             if self._last_end is not None:
                 self._gap += 0.2 * (min(now - self._last_end, 60.0) - self._gap)
             self._last_end = now
+
+    def failed(self, job_id: str, trouble: Trouble, now: float, *, why: str = "") -> float | None:
+        """Note how a running attempt failed, before it is reported as ended or returned.
+
+        Returns:
+            Until when the model is left alone on this backend, if this failure was one too many.
+
+        """
+        running = self._running[job_id]
+        backend, model = running.backend, _model_of(running.entry)
+        breaker = self._breakers.get((backend, model))
+        if breaker is None:
+            breaker = Breaker(self._breaker_rules, recovering=backend in self._revived)
+            self._breakers[backend, model] = breaker
+        until = breaker.failed(trouble, now, began=running.since)
+        if until is not None:
+            self.capacity.pause(backend, model, Pause(until, why or trouble))
+            self.capacity.allow(backend, model, breaker.limit)
+        return until
 
     def abandoned(self, job_id: str) -> None:
         """Note that nobody waits for a running attempt any more, but the engine goes on.
@@ -185,24 +250,48 @@ class Scheduler:
         offers: Sequence[str] | None = None,
         resident: frozenset[str] | None = None,
     ) -> None:
-        """Note that a backend answers; see `Capacity.backend_up`."""
+        """Note that a backend answers; see `Capacity.backend_up`.
+
+        One that was away takes up work gently: each of its models one attempt at first.
+        """
+        if backend in self._seen and not self.capacity.is_up(backend):
+            self._revived.add(backend)
+            for (where, _), breaker in self._breakers.items():
+                if where == backend:
+                    breaker.recover()
+            self.capacity.be_careful(backend)
+        self._seen.add(backend)
         self.capacity.backend_up(backend, offers=offers, resident=resident)
 
     def backend_down(self, backend: str) -> None:
         """Note that a backend cannot be reached: nothing is started there until it is up."""
         self.capacity.backend_down(backend)
 
-    def loaded(self, backend: str, model: str) -> None:
-        """Note that a load succeeded."""
+    def loaded(self, backend: str, model: str, took_s: float | None = None) -> None:
+        """Note that a load succeeded, and how long it took."""
+        if not self.capacity.is_resident(model):
+            self._turns.pop(model, None)
         self.capacity.end_load(backend, model)
+        if took_s is not None:
+            self.durations.add(("load", backend, model), took_s)
 
-    def load_failed(self, backend: str, model: str, *, cool_until: float) -> None:
-        """Note that a load failed; the model's jobs wait there until `cool_until`."""
-        self.capacity.end_load(backend, model, cool_until=cool_until)
+    def load_failed(self, backend: str, model: str, pause: Pause) -> None:
+        """Note that a load failed; the model's jobs wait there until the pause is over."""
+        self.capacity.end_load(backend, model, pause)
 
-    def model_gone(self, backend: str, model: str, *, cool_until: float) -> None:
-        """Note that a model turned out not to be in memory: its process died."""
-        self.capacity.gone(backend, model, cool_until=cool_until)
+    def model_gone(self, backend: str, model: str, pause: Pause) -> None:
+        """Note that a model turned out not to be in memory: its process died.
+
+        After the pause it begins with one attempt at a time.
+        """
+        self.capacity.gone(backend, model, pause)
+        breaker = self._breakers.setdefault((backend, model), Breaker(self._breaker_rules))
+        breaker.recover()
+        self.capacity.allow(backend, model, breaker.limit)
+
+    def warm_up(self, models: Sequence[str]) -> None:
+        """Have models loaded as soon as they fit into free memory; each is tried once."""
+        self._warm += models
 
     def drain(self) -> None:
         """Take no new work from now on; what waits and runs goes on."""
@@ -217,11 +306,19 @@ class Scheduler:
         capacity = self.capacity
         capacity.new_round()
         for entry in self.line.first_of_each_model(without=capacity.full()):
+            if self._affinity_s and not capacity.is_resident(_model_of(entry)):
+                decisions += self._turn_before(entry, now)
             decision = self._place(entry, now)
             if decision is not None:
                 decisions.append(decision)
             if capacity.exhausted():
                 break
+        if self._turns and self._nobody_waits_for_a_load():
+            self._turns.clear()
+        if self._warm:
+            decisions += self._warming(now)
+        if self._shut_down_ghosts:
+            decisions += self._shut_down(now)
         return decisions
 
     def wake_at(self, now: float) -> float | None:
@@ -250,6 +347,17 @@ class Scheduler:
         """The attempts that hold slots, ghosts included."""
         return tuple(self._running.values())
 
+    def ends_at(self, running: Running) -> float | None:
+        """Return when an attempt usually would end; None if there is no experience of it."""
+        kind = ("attempt", running.backend, running.entry.model, running.entry.modality)
+        usual = self.durations.usual(kind)
+        return None if usual is None else running.since + usual
+
+    def usual_load_s(self, model: str) -> float | None:
+        """Return how long a model usually takes to load, where that is quickest."""
+        known = (self.durations.usual(("load", b, model)) for b in self._seen)
+        return min((seconds for seconds in known if seconds is not None), default=None)
+
     def position(self, job_id: str) -> int | None:
         """How many waiting jobs go first; None if the job is not in line."""
         entry = self._waiting.get(job_id)
@@ -268,19 +376,79 @@ class Scheduler:
     # Inside
 
     def _place(self, entry: Entry, now: float) -> Decision | None:
-        model = entry.model
-        assert model is not None, "jobs without a model are never first of a model"  # noqa: S101
-        placement = self.capacity.place(model, now)
+        model = _model_of(entry)
+        line = self.line
+        placement = self.capacity.place(
+            model, now, waiting=line.count_of(model), wanted=line.models
+        )
         if placement is None:
             return None
-        backend = placement.backend
         if isinstance(placement, LoadFirst):
-            self.capacity.begin_load(backend, model, placement.evicted)
-            return Load(entry.id, backend, model, placement.evicted)
+            return self._load(entry.id, model, placement)
+        return self._start(entry, model, placement.backend, now)
+
+    def _start(self, entry: Entry, model: str, backend: str, now: float) -> Start:
         self._leave(entry.id)
         self.capacity.occupy(backend, model)
         self._running[entry.id] = Running(entry, backend, now)
         return Start(entry.id, backend, model)
+
+    def _load(self, job_id: str, model: str, placement: LoadFirst) -> Load:
+        self.capacity.begin_load(placement.backend, model, placement.evicted)
+        return Load(job_id, placement.backend, model, placement.evicted)
+
+    def _turn_before(self, entry: Entry, now: float) -> Iterator[Start]:
+        """Let resident models have their turns before a job that would end them."""
+        while (follower := self._follower(entry, now)) is not None:
+            model = _model_of(follower)
+            placement = self.capacity.place(model, now)
+            assert isinstance(placement, Run), "its model has a free slot"  # noqa: S101
+            self._turns.setdefault(model, now)
+            yield self._start(follower, model, placement.backend, now)
+
+    def _follower(self, entry: Entry, now: float) -> Entry | None:
+        """Return the best of the worse jobs whose models have their turns."""
+        heads = [
+            head
+            for model in self.capacity.free_slots(now)
+            if (head := self.line.head(model)) is not None
+            and self.line.is_better(entry, head)
+            and self._has_its_turn(model, now)
+        ]
+        return min(heads, key=self.line.place, default=None)
+
+    def _has_its_turn(self, model: str, now: float) -> bool:
+        began = self._turns.get(model, now)
+        loads = [self.durations.usual(("load", b, model)) or 0.0 for b in self._seen]
+        return now - began < max(self._affinity_s, 2 * max(loads, default=0.0))
+
+    def _nobody_waits_for_a_load(self) -> bool:
+        heads = self.line.first_of_each_model()
+        return all(self.capacity.is_resident(_model_of(head)) for head in heads)
+
+    def _warming(self, now: float) -> Iterator[Load]:
+        """Load what shall be warm into memory that is free and wanted by nobody."""
+        for model in tuple(self._warm):
+            if self.capacity.is_resident(model):
+                self._warm.remove(model)
+            elif (placement := self.capacity.place_spare(model, now)) is not None:
+                self._warm.remove(model)
+                yield self._load("", model, placement)
+
+    def _shut_down(self, now: float) -> Iterator[ShutDown]:
+        """Shut down what works for nobody while somebody waits, where loading is quicker."""
+        ghosts = [run for run in self._running.values() if run.ghost]
+        self._shutting_down &= {(run.backend, _model_of(run.entry)) for run in ghosts}
+        for run in ghosts:
+            backend, model = run.backend, _model_of(run.entry)
+            alone = all(r.ghost for r in self._running.values() if r.backend == backend)
+            reload_s = self.durations.usual(("load", backend, model))
+            ends_at = self.ends_at(run)
+            if not alone or not self.line or reload_s is None or ends_at is None:
+                continue
+            if (backend, model) not in self._shutting_down and ends_at - now > reload_s:
+                self._shutting_down.add((backend, model))
+                yield ShutDown(backend, model)
 
     def _stand(self, entry: Entry, not_before: float | None) -> None:
         self._waiting[entry.id] = entry
@@ -302,10 +470,19 @@ class Scheduler:
 
     def _release(self, job_id: str) -> Running:
         running = self._running.pop(job_id)
-        model = running.entry.model
-        assert model is not None, "an attempt runs on a model"  # noqa: S101
-        self.capacity.vacate(running.backend, model)
+        self.capacity.vacate(running.backend, _model_of(running.entry))
         return running
+
+    def _went_well(self, running: Running, now: float) -> None:
+        backend, model = running.backend, _model_of(running.entry)
+        kind = ("attempt", backend, model, running.entry.modality)
+        self.durations.add(kind, now - running.since)
+        breaker = self._breakers.get((backend, model))
+        if breaker is None and backend in self._revived:
+            breaker = self._breakers[backend, model] = Breaker(self._breaker_rules, recovering=True)
+        if breaker is not None:
+            breaker.succeeded()
+            self.capacity.allow(backend, model, breaker.limit)
 
     def _watch(self, entry: Entry) -> None:
         due = self._deadlines
@@ -339,3 +516,9 @@ class Scheduler:
     def _retry_after(self) -> float:
         """About when the next place becomes free: the usual time between two endings."""
         return round(min(max(self._gap, 1.0), 60.0), 1)
+
+
+def _model_of(entry: Entry) -> str:
+    model = entry.model
+    assert model is not None, "only jobs whose model is known are placed"  # noqa: S101
+    return model

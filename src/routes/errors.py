@@ -28,9 +28,12 @@ STATUS: Mapping[type[InferenceManagerError], int] = {
     errors.StaleJob: 409,
     errors.Refused: 503,
     errors.QueueFull: 503,
+    errors.BackendUnseen: 503,
     errors.Draining: 503,
     errors.DeadlineExceeded: 504,
     errors.JobCancelled: 409,
+    errors.Quarantined: 502,
+    errors.StorageFailed: 507,
     errors.BackendError: 502,
     errors.BackendUnavailable: 502,
     errors.BackendTimeout: 504,
@@ -56,11 +59,24 @@ _CODES = {
     403: "forbidden",
     404: "not_found",
     405: "method_not_allowed",
+    408: "body_too_slow",
     413: "body_too_large",
     415: "unsupported_media_type",
     421: "misdirected_request",
     422: "invalid_request",
     431: "headers_too_large",
+}
+
+_MEANINGS = {
+    400: "The body is not JSON, or the backend refuses the request",
+    404: "No such model, job, picture, recording or film",
+    409: "The job was cancelled, or has not come that far",
+    413: "The body is too large",
+    422: "A field is wrong; `param` names it",
+    502: "The backend failed, after its retries",
+    503: "Not now; `Retry-After` says when to try again",
+    504: "The job's deadline passed, or the backend was silent for too long",
+    507: "What was sent or made cannot be kept: the disk is full or broken",
 }
 
 
@@ -82,6 +98,11 @@ class ErrorBody(BaseModel):
     """The body of every error answer, in the shape that OpenAI's clients read."""
 
     error: ErrorDetail
+
+
+def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Describe the error answers of a route, for OpenAPI."""
+    return {s: {"model": ErrorBody, "description": _MEANINGS[s]} for s in statuses}
 
 
 def describe(error: InferenceManagerError, *, job_id: str | None = None) -> ErrorDetail:

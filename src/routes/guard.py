@@ -9,12 +9,13 @@ Pure ASGI: a `BaseHTTPMiddleware` would hide from the endpoints that their calle
 """
 
 import ipaddress
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .errors import plain
+from .intake import declared_length
 
 MAX_HEADERS = 100
 MAX_HEADER_BYTES = 32_768
@@ -51,10 +52,11 @@ class Guard:
         raw: list[tuple[bytes, bytes]] = scope["headers"]
         if len(raw) > MAX_HEADERS or sum(len(k) + len(v) for k, v in raw) > MAX_HEADER_BYTES:
             return 431, "too many or too long headers"
+        length = declared_length(dict(raw))
         headers = {key: value.decode("latin-1") for key, value in raw}
         if b"content-length" in headers and b"transfer-encoding" in headers:
             return 400, "content-length and transfer-encoding exclude each other"
-        if self._body_limit is not None and _declared(headers) > self._body_limit:
+        if self._body_limit is not None and length > self._body_limit:
             return 413, f"the body must be at most {self._body_limit:,} bytes"
         host = headers.get(b"host", "")
         if not self._known_host(host):
@@ -83,11 +85,6 @@ class Guard:
         ours = parts.netloc.lower() == host.lower()
         local = parts.hostname in ("localhost", "127.0.0.1", "::1")
         return parts.scheme in ("http", "https") and (ours or local)
-
-
-def _declared(headers: Mapping[bytes, str]) -> int:
-    length = headers.get(b"content-length", "")
-    return int(length) if length.isdecimal() and len(length) < 20 else 0
 
 
 def _is_ip(name: str) -> bool:

@@ -1,45 +1,59 @@
-"""A job as an MCP result: what the model reads, what it sees, and what a program reads.
+"""A job as an MCP result: what the model reads, what it sees or hears, and what a program reads.
 
 Hosts differ in what they pass on to their model: some only the text, some only the structured
-content, few the links. So the facts stand in both, and picture data in neither.
+content, few the links. So the facts stand in both, and media data in neither.
 """
 
 import base64
-from collections.abc import Sequence
+from dataclasses import replace
+from itertools import chain
 from typing import Any, Literal
 
-from mcp.types import CallToolResult, ContentBlock, ImageContent, ResourceLink, TextContent
+from mcp.types import (
+    AudioContent,
+    CallToolResult,
+    ContentBlock,
+    ImageContent,
+    ResourceLink,
+    TextContent,
+)
 
 from ..handles import result_of
+from ..models.blobs import Content, size_of
 from ..models.jobs import Job
-from ..models.results import Image
+from ..models.ports import Blobs
+from ..models.results import Result
 from ..utils.images import preview
-from .views import JobView
+from .views import ImageView, JobView, file_name
 
 Output = Literal["preview", "full", "link"]
 
-MAX_INLINE_BYTES = 700_000  # of pictures in one result: hosts refuse results of more than 1 MiB
+MAX_INLINE_BYTES = 700_000  # of media in one result: hosts refuse results of more than 1 MiB
 MAX_PREVIEW_BYTES = 450_000
+MAX_NUMBERS = 2_048  # of vectors in one result: a model can do nothing with more of them
+MAX_SEGMENTS = 200
 
-_EXTENSIONS = {"image/png": "png", "image/jpeg": "jpg", "image/webp": "webp"}
 
-
-async def answer(job: Job, view: JobView, output: Output) -> CallToolResult:
+async def answer(job: Job, view: JobView, output: Output, blobs: Blobs) -> CallToolResult:
     """Make the result of a tool that is about one job.
 
     Raises:
-        InferenceManagerError: the job ended without success.
+        InferenceManagerError: the job ended without success, or its media are gone.
 
     """
-    content: list[ContentBlock]
     if not job.state.terminal:
-        content = [_text(_come_back(view))]
-    elif images := result_of(job).images:
-        content = [_text(view.model_dump_json(exclude_none=True)), *_links(view)]
-        content += [_inline(image) for image in await _shown(images, output)]
+        return CallToolResult(content=[_text(_come_back(view))], structured_content=_facts(view))
+    result = result_of(job)
+    content: list[ContentBlock]
+    if view.text is not None:
+        content = [_text(view.text), *map(_text, _notes(view))]
     else:
-        content = [_text(view.text or "")]
-        content += [_text(note) for note in _notes(view)]
+        content = [_text(view.model_dump_json(exclude_none=True)), *_links(view)]
+        content += await _inline(result, output, blobs)
+    if view.transcript is not None:
+        view.transcript.segments = view.transcript.segments[:MAX_SEGMENTS]
+    if sum(len(vector.values) for vector in result.vectors) <= MAX_NUMBERS:
+        view.vectors = [vector.values.tolist() for vector in result.vectors] or None
     return CallToolResult(content=content, structured_content=_facts(view))
 
 
@@ -47,11 +61,6 @@ def plainly(view: JobView) -> CallToolResult:
     """Make the result of a tool that tells how a job is, not what came of it."""
     text = _text(view.model_dump_json(exclude_none=True))
     return CallToolResult(content=[text], structured_content=_facts(view))
-
-
-def file_name(job_id: str, index: int, media_type: str) -> str:
-    """Name a picture as a file."""
-    return f"{job_id}-{index}.{_EXTENSIONS.get(media_type, 'bin')}"
 
 
 def _facts(view: JobView) -> dict[str, Any]:
@@ -71,37 +80,61 @@ def _notes(view: JobView) -> list[str]:
     notes: list[str] = []
     if view.finish_reason == "length":
         notes.append("(The answer was cut at its longest; a larger max_tokens gives more.)")
+    if view.transcript is not None and len(view.transcript.segments) > MAX_SEGMENTS:
+        left = len(view.transcript.segments) - MAX_SEGMENTS
+        notes.append(f"(The times of the last {left} segments are left out.)")
     if view.simulated:
         notes.append("(simulated: true. A simulator wrote this, not a model.)")
     return notes
 
 
 def _links(view: JobView) -> list[ContentBlock]:
-    return [
+    media = chain(view.images or (), view.audio or (), view.videos or ())
+    links: list[ContentBlock] = [
         ResourceLink(
             type="resource_link",
-            name=file_name(view.job_id, index, image.media_type),
-            title=f"{image.width}x{image.height}",
-            uri=image.uri,
-            mime_type=image.media_type,
-            size=image.size_bytes,
+            name=file_name(view.job_id, index, medium.media_type),
+            title=f"{medium.width}x{medium.height}" if isinstance(medium, ImageView) else None,
+            uri=medium.uri,
+            mime_type=medium.media_type,
+            size=medium.size_bytes,
         )
-        for index, image in enumerate(view.images)
+        for index, medium in enumerate(media)
     ]
+    if view.vectors_url is not None:
+        links.append(
+            ResourceLink(
+                type="resource_link",
+                name=f"{view.job_id}.json",
+                title="All vectors, by HTTP",
+                uri=view.vectors_url,
+                mime_type="application/json",
+            )
+        )
+    return links
 
 
-async def _shown(images: Sequence[Image], output: Output) -> Sequence[Image]:
+async def _inline(result: Result, output: Output, blobs: Blobs) -> list[ContentBlock]:
+    """Show the pictures of a result, small enough for a message, or play its recordings."""
     if output == "link":
-        return ()
-    if output == "full" and sum(len(image.data) for image in images) <= MAX_INLINE_BYTES:
-        return images
-    share = min(MAX_PREVIEW_BYTES, MAX_INLINE_BYTES // len(images))
-    return [await preview(image, max_bytes=share) for image in images]
+        return []
+    small = sum(size_of(medium.data) for medium in result.media) <= MAX_INLINE_BYTES
+    blocks: list[ContentBlock] = []
+    for image in result.images:
+        shown = replace(image, data=await blobs.read(image.data))
+        if output != "full" or not small:
+            share = min(MAX_PREVIEW_BYTES, MAX_INLINE_BYTES // len(result.images))
+            shown = await preview(shown, max_bytes=share)
+        data = await _base64(shown.data, blobs)
+        blocks.append(ImageContent(type="image", data=data, mime_type=shown.media_type))
+    for audio in result.audio if small else ():
+        data = await _base64(audio.data, blobs)
+        blocks.append(AudioContent(type="audio", data=data, mime_type=audio.media_type))
+    return blocks
 
 
-def _inline(image: Image) -> ImageContent:
-    data = base64.b64encode(image.data).decode("ascii")
-    return ImageContent(type="image", data=data, mime_type=image.media_type)
+async def _base64(content: Content, blobs: Blobs) -> str:
+    return base64.b64encode(await blobs.read(content)).decode("ascii")
 
 
 def _text(text: str) -> TextContent:

@@ -29,7 +29,7 @@ Place = Annotated[
 ]
 Show = Annotated[
     Output,
-    Field(description="Show pictures small (preview), in full size if they fit, or only as links"),
+    Field(description="Show pictures small (preview), in full size if they fit, or only links"),
 ]
 Temperature = Annotated[float | None, Field(ge=0, le=2, description="0 is the most predictable")]
 TopP = Annotated[float | None, Field(gt=0, le=1, description="Nucleus sampling; rarely needed")]
@@ -74,4 +74,18 @@ Conversation = Annotated[
 ]
 Pictures = Annotated[
     list[str] | None, Field(max_length=8, description="Several pictures, each as `image` would be")
+]
+Recording = Annotated[
+    str,
+    Field(
+        description="The `reference` of an earlier result (job:<id>/<n>) or its `uri`, "
+        "base64 of a recording, or a data: URI of one"
+    ),
+]
+Language = Annotated[
+    str, Field(max_length=64, description="Such as `en`; empty where the model finds out")
+]
+Speed = Annotated[float | None, Field(ge=0.25, le=4, description="1 is the usual speed")]
+Texts = Annotated[
+    list[str], Field(min_length=1, max_length=2048, description="Each becomes a vector")
 ]

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, Self
 
 from mcp.server import MCPServer
 from mcp.server.lowlevel.helper_types import ReadResourceContents
@@ -24,6 +24,19 @@ from .errors import from_validation, in_words
 logger = logging.getLogger("inference_manager.mcp")
 
 
+class Medium(bytes):
+    """Bytes that know what they are, whatever their address was announced to hold."""
+
+    media_type = ""
+
+    @classmethod
+    def of(cls, data: bytes, media_type: str) -> Self:
+        """Make them."""
+        medium = cls(data)
+        medium.media_type = media_type
+        return medium
+
+
 class Server(MCPServer):
     """Says every failure in words that tell a model what to change, and never quotes its input."""
 
@@ -41,7 +54,7 @@ class Server(MCPServer):
     async def read_resource(
         self, uri: AnyUrl | str, context: Context | None = None
     ) -> Iterable[ReadResourceContents] | InputRequiredResult:
-        """Read a resource; a picture comes with the media type that it has."""
+        """Read a resource; a medium comes with the type that it has."""
         try:
             found = await super().read_resource(uri, context)
         except UnexpectedResourceError as error:
@@ -51,7 +64,7 @@ class Server(MCPServer):
                 case InferenceManagerError() as cause:
                     raise ResourceError(in_words(cause)) from None
                 case ValidationError():
-                    raise ResourceNotFoundError("there is no such picture") from None
+                    raise ResourceNotFoundError("there is no such medium") from None
                 case _:
                     raise
         if isinstance(found, InputRequiredResult):
@@ -86,12 +99,6 @@ def _in_words(error: ToolError, name: str) -> str:
 
 
 def _typed(contents: ReadResourceContents) -> ReadResourceContents:
-    """Give a picture the media type that it has, whatever its address was announced to have."""
-    match contents.content:
-        case bytes() as data if data.startswith(b"\xff\xd8\xff"):
-            contents.mime_type = "image/jpeg"
-        case bytes() as data if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
-            contents.mime_type = "image/webp"
-        case _:
-            pass
+    if isinstance(contents.content, Medium):
+        contents.mime_type = contents.content.media_type
     return contents

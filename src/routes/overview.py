@@ -17,6 +17,9 @@ class RunningView(BaseModel):
     ghost: bool = Field(
         default=False, description="Nobody waits for it any more, but the engine finishes it"
     )
+    ends_in_s: float | None = Field(
+        default=None, description="Seconds until such attempts usually end"
+    )
 
 
 class QueueView(BaseModel):
@@ -33,7 +36,23 @@ class ResidentView(BaseModel):
     """A model in memory."""
 
     running: int
-    parallel: int
+    parallel: int = Field(description="Attempts that may run at once now; fewer after a failure")
+
+
+class PauseView(BaseModel):
+    """A model that is left alone, because it failed to load, died, or kept failing."""
+
+    seconds: float = Field(description="Until it is tried again")
+    why: str
+
+
+class QuarantinedView(BaseModel):
+    """A job that was given up because the model's process died of it more than once."""
+
+    job_id: str
+    modality: Modality
+    model: str
+    age_s: float = Field(description="Seconds since it was given up")
 
 
 class BackendView(BaseModel):
@@ -45,9 +64,9 @@ class BackendView(BaseModel):
     since_s: float = Field(description="Seconds it has been up or down")
     resident: dict[str, ResidentView]
     loading: str | None
-    cooling: dict[str, float] = Field(
-        description="Models that failed to load, and the seconds until the next try"
-    )
+    loading_for_s: float | None = Field(description="Seconds for which it has been loading")
+    usual_load_s: float | None = Field(description="Seconds that this usually takes")
+    paused: dict[str, PauseView] = Field(description="Models that are left alone for a while")
 
 
 class SystemView(BaseModel):
@@ -66,6 +85,9 @@ class QueueStatus(BaseModel):
     running: int
     draining: bool
     backends: dict[str, BackendView]
+    quarantined: list[QuarantinedView] = Field(
+        description="Jobs that were given up because models died of them, the latest last"
+    )
     system: SystemView
 
 
@@ -81,6 +103,7 @@ def queue_status(processor: Processor, now: float) -> QueueStatus:
                 backend=run.backend,
                 elapsed_s=round(max(now - run.since, 0.0), 3),
                 ghost=run.ghost,
+                ends_in_s=_rest(scheduler.ends_at(run), now),
             )
         )
     queues: dict[Modality, QueueView] = {}
@@ -100,6 +123,15 @@ def queue_status(processor: Processor, now: float) -> QueueStatus:
         running=len(scheduler.running),
         draining=scheduler.draining,
         backends={name: backend_view(processor, name, now) for name in processor.backends},
+        quarantined=[
+            QuarantinedView(
+                job_id=job.id,
+                modality=job.modality,
+                model=job.model or "",
+                age_s=round(max(now - (job.ended_at or now), 0.0), 3),
+            )
+            for job in processor.quarantined
+        ],
         system=SystemView(
             cpu_percent=load.cpu_percent, memory_percent=load.memory_percent, timestamp=now
         ),
@@ -109,17 +141,29 @@ def queue_status(processor: Processor, now: float) -> QueueStatus:
 def backend_view(processor: Processor, name: str, now: float) -> BackendView:
     """Look at one backend."""
     state, capacity = processor.backends[name], processor.scheduler.capacity
+    loading, began = capacity.loading(name), processor.loads.began.get(name)
     return BackendView(
         up=bool(state.up),
         detail=state.detail,
         version=state.version,
         since_s=round(max(now - state.since, 0.0), 3),
         resident={
-            model: ResidentView(running=running, parallel=capacity.parallel(model))
+            model: ResidentView(running=running, parallel=capacity.limit(name, model))
             for model, running in capacity.resident(name).items()
         },
-        loading=capacity.loading(name),
-        cooling={
-            model: round(until - now, 3) for model, until in capacity.cooling(name, now).items()
+        loading=loading,
+        loading_for_s=None if began is None else _rounded(max(now - began, 0.0)),
+        usual_load_s=_rounded(processor.scheduler.usual_load_s(loading) if loading else None),
+        paused={
+            model: PauseView(seconds=round(pause.until - now, 3), why=pause.why)
+            for model, pause in capacity.pauses(name, now).items()
         },
     )
+
+
+def _rest(ends_at: float | None, now: float) -> float | None:
+    return None if ends_at is None else _rounded(max(ends_at - now, 0.0))
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)

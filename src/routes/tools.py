@@ -2,34 +2,51 @@
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from typing import Literal, Protocol, TypeVar, cast
 
 import anyio
 from pydantic import BaseModel, Field
 
 from ..handles import JobHandle
+from ..models.blobs import Content
 from ..models.errors import InvalidTransition, UnknownJob
-from ..models.jobs import Job, JobState, Level
+from ..models.jobs import Job, Level
 from ..models.metrics import ErrorLog, ErrorReport, RequestMetrics, RequestReport
 from ..models.modality import Modality
-from ..models.ports import Clock
-from ..models.requests import Img2ImgRequest, Img2TxtRequest, InferenceRequest
-from ..models.results import Image
+from ..models.ports import Blobs, Clock
+from ..models.requests import MEDIA, InferenceRequest
+from ..models.results import Audio, Image, Media, Result
 from ..processor import Processor
-from ..utils.images import prepare
+from ..utils.attachments import blobs_of, prepare
 from .overview import QueueStatus, queue_status
+from .situation import situation
 from .views import JobView, view
 
 BEAT_S = 5.0
 TICK_S = 1.0
 _ABANDON_S = 5.0
 
+M = TypeVar("M", bound=Media)
+
+Kind = Literal["images", "audio", "videos"]
+KINDS: dict[Kind, str] = {"images": "picture", "audio": "recording", "videos": "film"}
+"""The media that a result may hold, and what one of each is called."""
+
 _OUR_ADDRESS = re.compile(
-    r"(?:inference://|https?://[^/\s]{1,253}/)images/([\w-]{1,128})/(\d{1,3})", re.ASCII
+    r"(?:inference://|https?://[^/\s]{1,253}/)(?:images|audio)/([\w-]{1,128})/(\d{1,3})", re.ASCII
 )
 
 Beat = Callable[[float, str], Awaitable[None]]
 """Called while a caller waits, with the seconds since it began and what the job is doing."""
+
+
+class Shelf(Blobs, Protocol):
+    """Keeps blobs, and hands them out in pieces."""
+
+    def stream(self, content: Content) -> AsyncGenerator[bytes]:
+        """Yield the bytes; raises as `read`."""
+        ...
 
 
 class ModelView(BaseModel):
@@ -51,7 +68,7 @@ class ModelList(BaseModel):
 
 
 class Tools:
-    """The four modalities, the jobs they become, and the figures about them."""
+    """The modalities, the jobs they become, and the figures about them."""
 
     def __init__(
         self,
@@ -60,8 +77,10 @@ class Tools:
         error_log: ErrorLog,
         *,
         clock: Clock,
+        blobs: Shelf,
         public_url: str = "",
     ) -> None:
+        self.blobs = blobs
         self._processor = processor
         self._metrics = metrics
         self._error_log = error_log
@@ -75,9 +94,16 @@ class Tools:
         level: Level = Level.NORMAL,
         deadline_s: float | None = None,
     ) -> JobHandle:
-        """Check the request's pictures and take it in; raises as `Processor.submit`."""
-        prepared = await prepare(_by_reference(request), self.image)
-        return await self._processor.submit(prepared, level=level, deadline_s=deadline_s)
+        """Check the request's pictures and recordings and take it in.
+
+        Raises as `Processor.submit`.
+        """
+        prepared = await prepare(_by_reference(request), self.made, self.blobs)
+        try:
+            return await self._processor.submit(prepared, level=level, deadline_s=deadline_s)
+        except BaseException:
+            await self.blobs.drop(blobs_of(prepared))
+            raise
 
     async def wait(
         self, handle: JobHandle, seconds: float | None, beat: Beat | None = None
@@ -109,28 +135,7 @@ class Tools:
 
     def situation(self, job: Job) -> str:
         """Say in a few words what a job is doing."""
-        match job.state:
-            case JobState.QUEUED | JobState.RETRYING:
-                return self._waiting(job)
-            case JobState.PROCESSING:
-                return f"running on {job.model}, attempt {job.attempts}"
-            case _:
-                return str(job.state)
-
-    def _waiting(self, job: Job) -> str:
-        position = self._processor.position(job.id)
-        if position is None:
-            again = job.state is JobState.RETRYING
-            return "waiting for another attempt" if again else "about to start"
-        if position > 0:
-            return f"queued, {position} ahead"
-        if self._processor.is_loading(job.model):
-            return f"next in line, {job.model} is being loaded"
-        if (trouble := self._processor.trouble(job.model)) is not None:
-            return f"next in line, to be tried again: {trouble.message}"
-        if any(run.ghost for run in self._processor.scheduler.running):
-            return "next in line, the backend still works on a cancelled job"
-        return "queued, next in line"
+        return situation(self._processor, job, self._clock())
 
     def view(self, job: Job, base_url: str) -> JobView:
         """Show a job; `base_url` is where the caller reached this server."""
@@ -155,23 +160,28 @@ class Tools:
         with anyio.move_on_after(_ABANDON_S, shield=True):
             await self._processor.cancel(handle.id)
 
-    async def image(self, job_id: str, index: int) -> Image:
-        """Return a picture that a job made.
+    async def medium(self, kind: Kind, job_id: str, index: int) -> Media:
+        """Return a picture, a recording or a film that a job made.
 
         Raises:
-            UnknownJob: there is no such job, or it has no such picture.
+            UnknownJob: there is no such job, or it has none of this number.
             InvalidTransition: the job has not ended yet.
 
         """
+        result = await self._result(job_id)
+        return _nth(cast("tuple[Media, ...]", getattr(result, kind)), index, KINDS[kind])
+
+    async def made(self, job_id: str, index: int) -> Image | Audio:
+        """Return what a job made and a request can take as input; raises as `medium`."""
+        result = await self._result(job_id)
+        made: tuple[Image | Audio, ...] = (*result.images, *result.audio)
+        return _nth(made, index, "picture or recording")
+
+    async def _result(self, job_id: str) -> Result:
         job = (await self._processor.handle(job_id)).job
         if not job.state.terminal:
             raise InvalidTransition("the job has not ended yet", hint="wait for it with get_job")
-        images = job.result.images if job.result is not None else ()
-        if not 0 <= index < len(images):
-            raise UnknownJob(
-                "the job has no such picture", hint=f"it has {len(images)}, counted from 0"
-            )
-        return images[index]
+        return job.result or Result()
 
     def request_metrics(self) -> RequestReport:
         """Sum up the last jobs."""
@@ -206,17 +216,24 @@ class Tools:
         )
 
 
+def _nth(media: Sequence[M], index: int, word: str) -> M:
+    if not 0 <= index < len(media):
+        hint = f"it has {len(media)}, counted from 0"
+        raise UnknownJob(f"the job has no such {word}", hint=hint)
+    return media[index]
+
+
 def _by_reference(request: InferenceRequest) -> InferenceRequest:
-    """Write the addresses under which we show a picture as references to it; nothing is fetched."""
-    match request:
-        case Img2ImgRequest():
-            return request.model_copy(update={"image": _reference(request.image)})
-        case Img2TxtRequest():
-            return request.model_copy(update={"images": tuple(map(_reference, request.images))})
+    """Write the addresses under which we show media as references to them; nothing is fetched."""
+    given = {name: getattr(request, name) for name in request.model_fields_set & MEDIA}
+    return request.model_copy(update={name: _reference(value) for name, value in given.items()})
+
+
+def _reference(value: object) -> object:
+    match value:
+        case str() if len(value) <= 500 and (found := _OUR_ADDRESS.fullmatch(value.strip())):
+            return f"job:{found[1]}/{found[2]}"
+        case tuple():
+            return tuple(map(_reference, cast("tuple[object, ...]", value)))
         case _:
-            return request
-
-
-def _reference(text: str) -> str:
-    match = _OUR_ADDRESS.fullmatch(text.strip()) if len(text) <= 500 else None
-    return text if match is None else f"job:{match[1]}/{match[2]}"
+            return value

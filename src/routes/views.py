@@ -1,28 +1,94 @@
 """How a job looks from outside: the same fields in MCP results and HTTP answers.
 
-Never holds picture data: pictures are addresses.
+What is large stays away unless a door puts it in: media are addresses, vectors are numbers to be
+fetched.
 """
+
+from collections.abc import Mapping
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..handles import result_of
+from ..models.blobs import size_of
 from ..models.errors import InferenceManagerError
 from ..models.jobs import Job, JobState
 from ..models.modality import Modality
+from ..models.results import Heard, Media, Result
 from .errors import ErrorDetail, describe
 
+EXTENSIONS: Mapping[str, str] = {
+    "image/png": "png",
+    "image/jpeg": "jpg",
+    "image/webp": "webp",
+    "audio/wav": "wav",
+    "audio/mpeg": "mp3",
+    "audio/flac": "flac",
+    "audio/ogg": "ogg",
+    "audio/mp4": "m4a",
+    "audio/webm": "weba",
+    "audio/aac": "aac",
+    "audio/pcm": "pcm",
+    "video/mp4": "mp4",
+    "video/webm": "webm",
+}
+"""The media types that a browser may show; anything else is to be saved."""
 
-class ImageView(BaseModel):
+
+class _MediumView(BaseModel):
+    url: str = Field(description="HTTP address of it")
+    uri: str = Field(description="MCP resource with the same content")
+    media_type: str
+    size_bytes: int
+
+
+class _InputView(_MediumView):
+    reference: str = Field(description="Write this in a request to use it as input")
+    b64_json: str | None = Field(
+        default=None, description="The content itself, with `response_format: b64_json`"
+    )
+
+
+class ImageView(_InputView):
     """Where a finished picture can be fetched, and what it is."""
 
-    url: str = Field(description="HTTP address of the picture")
-    uri: str = Field(description="MCP resource with the same picture")
-    reference: str = Field(description="Write this as `image` to use the picture as input")
-    media_type: str
     width: int
     height: int
-    size_bytes: int
     seed: int | None = None
+
+
+class AudioView(_InputView):
+    """Where a finished recording can be fetched, and what it is."""
+
+    seconds: float | None = None
+
+
+class VideoView(_MediumView):
+    """Where a finished film can be fetched, and what it is."""
+
+
+class RankView(BaseModel):
+    """How relevant a document is."""
+
+    index: int = Field(description="Which document of the request, counted from 0")
+    score: float
+
+
+class SegmentView(BaseModel):
+    """A part of a transcript."""
+
+    start: float = Field(description="Seconds")
+    end: float
+    text: str
+    speaker: str | None = None
+
+
+class TranscriptView(BaseModel):
+    """What was found out about a recording besides its text."""
+
+    language: str | None = None
+    seconds: float | None = Field(default=None, description="Length of the recording")
+    segments: list[SegmentView]
 
 
 class UsageView(BaseModel):
@@ -48,7 +114,15 @@ class JobView(BaseModel):
     text: str | None = None
     reasoning: str | None = None
     finish_reason: str | None = None
-    images: list[ImageView] = []
+    images: list[ImageView] | None = None
+    audio: list[AudioView] | None = None
+    videos: list[VideoView] | None = None
+    vectors: list[list[float]] | None = Field(
+        default=None, description="One embedding for each input, in order"
+    )
+    vectors_url: str | None = Field(default=None, description="HTTP address of the vectors")
+    ranking: list[RankView] | None = Field(default=None, description="Best first")
+    transcript: TranscriptView | None = None
     usage: UsageView | None = None
     error: ErrorDetail | None = None
     simulated: bool = Field(default=False, description="Made by the simulator, not by a model")
@@ -83,31 +157,76 @@ def view(
         next=None if job.state.terminal else "call get_job with this job_id until it has ended",
     )
     if job.result is not None:
-        result, finish = job.result, job.result.finish
-        if job.modality in (Modality.TXT2TXT, Modality.IMG2TXT):
-            shown.text = result.text
-            shown.reasoning = result.reasoning or None
-            shown.finish_reason = finish.reason
-            shown.usage = UsageView(
-                prompt_tokens=finish.prompt_tokens, completion_tokens=finish.completion_tokens
-            )
-        shown.images = [
-            ImageView(
-                url=f"{base_url}/images/{job.id}/{index}",
-                uri=f"inference://images/{job.id}/{index}",
-                reference=f"job:{job.id}/{index}",
-                media_type=image.media_type,
-                width=image.width,
-                height=image.height,
-                size_bytes=len(image.data),
-                seed=image.seed,
-            )
-            for index, image in enumerate(result.images)
-        ]
-        shown.simulated = finish.simulated
+        _show_result(shown, job, job.result, base_url)
     error = _why_not(job)
     shown.error = None if error is None else describe(error)
     return shown
+
+
+def file_name(job_id: str, index: int, media_type: str) -> str:
+    """Name a picture, a recording or a film as a file."""
+    return f"{job_id}-{index}.{EXTENSIONS.get(media_type, 'bin')}"
+
+
+def _show_result(shown: JobView, job: Job, result: Result, base_url: str) -> None:
+    finish, heard = result.finish, result.heard
+    shown.simulated = finish.simulated
+    shown.images = [
+        ImageView(
+            **_place(job, "images", index, image, base_url),
+            reference=f"job:{job.id}/{index}",
+            width=image.width,
+            height=image.height,
+            seed=image.seed,
+        )
+        for index, image in enumerate(result.images)
+    ] or None
+    shown.audio = [
+        AudioView(
+            **_place(job, "audio", index, audio, base_url),
+            reference=f"job:{job.id}/{index}",
+            seconds=audio.seconds,
+        )
+        for index, audio in enumerate(result.audio)
+    ] or None
+    shown.videos = [
+        VideoView(**_place(job, "videos", index, video, base_url))
+        for index, video in enumerate(result.videos)
+    ] or None
+    if result.vectors:
+        shown.vectors_url = f"{base_url}/mcp/get_job?job_id={job.id}"
+    shown.ranking = [RankView(index=r.index, score=r.score) for r in result.ranking] or None
+    shown.transcript = None if heard is None else _transcript(heard)
+    is_text = not (shown.images or shown.audio or shown.videos or result.vectors or shown.ranking)
+    if is_text:
+        shown.text = result.text
+        shown.reasoning = result.reasoning or None
+        shown.finish_reason = finish.reason
+    if is_text or finish.prompt_tokens or finish.completion_tokens:
+        shown.usage = UsageView(
+            prompt_tokens=finish.prompt_tokens, completion_tokens=finish.completion_tokens
+        )
+
+
+def _place(job: Job, kind: str, index: int, medium: Media, base_url: str) -> dict[str, Any]:
+    path = f"{kind}/{job.id}/{index}"
+    return {
+        "url": f"{base_url}/{path}",
+        "uri": f"inference://{path}",
+        "media_type": medium.media_type,
+        "size_bytes": size_of(medium.data),
+    }
+
+
+def _transcript(heard: Heard) -> TranscriptView:
+    return TranscriptView(
+        language=heard.language or None,
+        seconds=heard.seconds,
+        segments=[
+            SegmentView(start=s.start, end=s.end, text=s.text, speaker=s.speaker or None)
+            for s in heard.segments
+        ],
+    )
 
 
 def _why_not(job: Job) -> InferenceManagerError | None:

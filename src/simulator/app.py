@@ -3,10 +3,11 @@
 It is the outermost callable on purpose, with no middleware above it: a TCP reset needs the
 server's own transport, which only the server's own `send` can reach.
 
-Where the simulator knowingly differs from LocalAI: no gallery, no realtime, no video, no audio,
-no embeddings, no completions without chat, no tools or JSON grammars, no Anthropic, Responses or
-Ollama chat faces, no user database, no watchdog; pictures by address are not fetched; a request
-for a picture that still waits for its slot is forgotten when its client leaves.
+Where the simulator knowingly differs from LocalAI: no gallery, no realtime, no detection, no
+upscaling, no moderation, no text editing, no legacy functions of chats, no Anthropic, Responses
+or Ollama chat faces, no user database, no watchdog; sound is WAV or raw samples only, and only WAV
+is listened to; logprobs are not streamed; pictures by address are not fetched; a request that
+still waits for its slot is forgotten when its client leaves, except for videos.
 """
 
 import asyncio
@@ -20,12 +21,20 @@ from typing import Any, cast
 from starlette.types import Message, Receive, Scope, Send
 
 from . import control, listings, wire
+from .carrier import Carrier
 from .chat import chat
+from .completions import completions
+from .embeddings import embeddings
 from .exchange import Exchange, HungUp
 from .images import images
+from .inpainting import inpainting
+from .rerank import rerank
 from .simulation import Simulation
+from .speech import VOICES, sound_generation, speech, text_to_speech
+from .transcription import transcription
+from .video import video
 
-Handler = Callable[[Exchange, Simulation], Awaitable[None]]
+Handler = Callable[[Carrier, Simulation], Awaitable[None]]
 
 LOOKS: dict[str, Handler] = {
     "/healthz": listings.health,
@@ -43,15 +52,31 @@ LOOKS: dict[str, Handler] = {
 WORK: dict[str, Handler] = {
     "/v1/chat/completions": chat,
     "/chat/completions": chat,
+    "/v1/completions": completions,
+    "/completions": completions,
     "/v1/images/generations": images,
     "/images/generations": images,
+    "/v1/images/inpainting": inpainting,
+    "/images/inpainting": inpainting,
+    "/v1/embeddings": embeddings,
+    "/embeddings": embeddings,
+    "/v1/rerank": rerank,
+    "/v1/audio/speech": speech,
+    "/audio/speech": speech,
+    "/tts": speech,
+    "/v1/sound-generation": sound_generation,
+    "/v1/audio/transcriptions": transcription,
+    "/audio/transcriptions": transcription,
+    "/video": video,
     "/backend/load": listings.load,
     "/backend/shutdown": listings.shutdown,
 }
 """What is asked for with POST; each such request has its entry in the journal."""
 
+FORMS = (inpainting, transcription)
+"""The work that is asked for with a multipart form instead of JSON."""
+
 PUBLIC = ("/healthz", "/readyz")
-GENERATED = "/generated-images/"
 
 
 class Application:
@@ -61,6 +86,8 @@ class Application:
         self.simulation = simulation
         self._control = control.build(simulation, drop_everyone=self.drop_everyone)
         self._live: dict[asyncio.Task[None], Exchange] = {}
+        self.close_door: Callable[[float], None] | None = None
+        """Called when everybody shall be refused for so many real seconds."""
 
     def __repr__(self) -> str:
         return f"<Application live {len(self._live)} {self.simulation!r}>"
@@ -71,11 +98,13 @@ class Application:
         if path == "/sim" or path.startswith("/sim/"):
             await self._serve_control(scope, receive, _marking(send))
             return
-        exchange = Exchange(scope, receive, send)
+        exchange = Carrier(scope, receive, send, self.simulation.clock)
         try:
             await self._serve(exchange)
         except HungUp as end:
             self._conclude(exchange, "completed")
+            if end.refuse_s and self.close_door is not None:
+                self.close_door(end.refuse_s)
             await _hang_up(send, exchange, reset=end.reset)
 
     def drop_everyone(self) -> None:
@@ -88,7 +117,7 @@ class Application:
         self.drop_everyone()
         self.simulation.halt()
 
-    async def _serve(self, exchange: Exchange) -> None:
+    async def _serve(self, exchange: Carrier) -> None:
         """Answer, unless the client leaves first or the server stops."""
         try:
             limit = int(self.simulation.config.body_limit_mb * 1_000_000)
@@ -118,7 +147,7 @@ class Application:
             self._conclude(exchange, "stopped")
             raise HungUp(reset=False)
 
-    async def _answer(self, exchange: Exchange) -> None:
+    async def _answer(self, exchange: Carrier) -> None:
         simulation = self.simulation
         exchange.on_finish = lambda: self._conclude(
             exchange, "refused" if exchange.refused else "completed"
@@ -129,14 +158,17 @@ class Application:
             handler = self._handler(exchange)
             if exchange.method == "POST":
                 simulation.enter(exchange)
-                _check_content_type(exchange)
+                if handler not in FORMS:
+                    _check_content_type(exchange)
             await handler(exchange, simulation)
         except wire.Refusal as refusal:
             await exchange.refuse(refusal)
 
     def _handler(self, exchange: Exchange) -> Handler:
-        if exchange.path.startswith(GENERATED) and exchange.method == "GET":
-            return listings.generated_image
+        if exchange.path.startswith(tuple(listings.GENERATED)) and exchange.method == "GET":
+            return listings.generated
+        if exchange.path.startswith(VOICES) and exchange.method == "POST":
+            return text_to_speech
         routes = {"GET": LOOKS, "POST": WORK}.get(exchange.method, {})
         if exchange.path in routes:
             return routes[exchange.path]
@@ -180,7 +212,7 @@ class Application:
         if self.simulation.config.control and local:
             await self._control(scope, receive, send)
         else:
-            exchange = Exchange(scope, receive, send)
+            exchange = Exchange(scope, receive, send, self.simulation.clock)
             await exchange.refuse(wire.no_such_route())
 
 
@@ -207,14 +239,19 @@ def _marking(send: Send) -> Send:
     return mark
 
 
+def reset_connection(transport: asyncio.Transport) -> None:
+    """End a connection with a TCP reset."""
+    connection: socket.socket = transport.get_extra_info("socket")
+    # Linger for no time at all: closing then sends a reset instead of an orderly end.
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
+
+
 async def _hang_up(send: Send, exchange: Exchange, *, reset: bool) -> None:
     """End the connection below HTTP, and wait until the server has noticed."""
     transport: asyncio.Transport = cast("Any", send).__self__.transport
     if reset:
-        connection: socket.socket = transport.get_extra_info("socket")
-        # Linger for no time at all: closing then sends a reset instead of an orderly end.
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        transport.abort()
+        reset_connection(transport)
     else:
         transport.close()
     await exchange.client_gone()

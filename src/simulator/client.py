@@ -14,6 +14,7 @@ from .reports import FaultReport, Identity, RequestRecord, State, Summary
 _RECORDS = TypeAdapter(list[RequestRecord])
 _REPORTS = TypeAdapter(list[FaultReport])
 _PATIENCE = 5.0
+_LONG_PATIENCE = 60.0
 
 
 class ControlError(Exception):
@@ -105,6 +106,10 @@ class ControlClient:
         """Remove one rule."""
         self._call("DELETE", f"/faults/{fault}")
 
+    def adopt(self, profile: str) -> None:
+        """Have the fault rules of a profile and no others, and its changes."""
+        self._call("POST", "/faults/profile", {"name": profile})
+
     def clear_faults(self) -> None:
         """Remove all rules."""
         self._call("DELETE", "/faults")
@@ -125,8 +130,12 @@ class ControlClient:
         """Have a model out of memory at once."""
         self._call("POST", f"/models/{model}/unload")
 
+    def crash(self, model: str) -> None:
+        """Let a model's process die, and all requests there with it."""
+        self._call("POST", f"/models/{model}/crash")
+
     def patch(self, **changes: object) -> None:
-        """Change speed, memory_gb, max_active_backends or seed."""
+        """Change speed, jitter, memory_gb, max_active_backends, unload_idle_s or seed."""
         self._call("PATCH", "", changes)
 
     def patch_model(self, model: str, **changes: object) -> None:
@@ -134,8 +143,8 @@ class ControlClient:
         self._call("PATCH", f"/models/{model}", changes)
 
     def advance(self, seconds: float) -> None:
-        """Let simulated seconds pass at once, a cooldown for example."""
-        self._call("POST", "/clock/advance", {"seconds": seconds})
+        """Let simulated seconds pass at once, and everything happen that is due by then."""
+        self._call("POST", "/clock/advance", {"seconds": seconds}, patience=_LONG_PATIENCE)
 
     def reset(self) -> None:
         """Be as new: models unloaded, journal and faults empty, the first configuration."""

@@ -7,7 +7,10 @@ from typing import Annotated, Literal, Self, cast
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-Kind = Literal["chat", "vision", "image"]
+from .profiles import PROFILES, ProfileName
+
+Kind = Literal["chat", "vision", "image", "embed", "voice", "video"]
+"""A family of work: `image` inpaints too, `embed` ranks too, `voice` speaks, sounds and listens."""
 
 DEFAULT_MODELS: Mapping[str, Mapping[str, object]] = {
     "sim-chat": {"kind": "chat", "slots": 2, "weights_gb": 2.0, "load_s": 1.0},
@@ -19,6 +22,9 @@ DEFAULT_MODELS: Mapping[str, Mapping[str, object]] = {
         "s_per_picture": 0.4,
     },
     "sim-image": {"kind": "image", "weights_gb": 5.0, "load_s": 2.0, "s_per_step": 0.1},
+    "sim-embed": {"kind": "embed", "slots": 4, "weights_gb": 0.5, "load_s": 0.3},
+    "sim-voice": {"kind": "voice", "weights_gb": 1.0, "load_s": 0.5},
+    "sim-video": {"kind": "video", "weights_gb": 4.0, "load_s": 2.0},
 }
 
 
@@ -41,6 +47,14 @@ class ModelConfig(BaseModel):
     s_per_step: float = Field(default=0.1, ge=0)
     """Seconds for one step at 512x512; other sizes cost in proportion to their pixels."""
     max_pixels: int = Field(default=2_097_152, ge=1)
+    s_per_input: float = Field(default=0.002, ge=0)
+    """Seconds for one text to embed or to rank."""
+    times_real_time: float = Field(default=20.0, gt=0)
+    """How many seconds of sound are spoken, made or heard in one second."""
+    s_per_frame: float = Field(default=0.05, ge=0)
+    """Seconds for one frame at 512x512; other sizes cost in proportion to their pixels."""
+    probed_late: bool = False
+    """Whether the lists tell of vision, tools and thinking only after the first load."""
 
 
 def _over_the_defaults(value: object) -> object:
@@ -69,21 +83,34 @@ class SimulatorConfig(BaseModel):
 
     seed: int = 0
     speed: float = Field(default=1.0, ge=0)
+    clock: Literal["real", "manual"] = "real"
+    """`manual`: time moves only by `POST /sim/clock/advance`, whatever the speed."""
+    jitter: float = Field(default=0.0, ge=0, lt=1)
+    """How far the pace of a request may be off: 0.2 lets it take up to a fifth more or less."""
     memory_gb: float = Field(default=8.0, gt=0)
     max_active_backends: int = Field(default=0, ge=0)
     """Most models in memory at once; 0 leaves it to the memory alone."""
+    oom_over_budget: bool = False
+    """Whether a load over the budget fails for want of memory, as on a card that is really full."""
+    unload_idle_s: float | None = Field(default=None, gt=0)
+    """After how many seconds an idle model leaves the memory; None: never."""
     api_key: str | None = None
     body_limit_mb: float = Field(default=15.0, gt=0)
     control: bool = True
     """Whether the routes under `/sim` answer."""
+    profile: ProfileName = "calm"
+    """The fault rules at the start, and what else the profile changes."""
+    inpainting_files_served: bool = False
+    """Whether the address of an inpainted picture leads anywhere; LocalAI's does not."""
     models: Models = {}
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        memory_gb = PROFILES[self.profile].changes.get("memory_gb", self.memory_gb)
         for name, model in self.models.items():
-            if model.alias_of is None and model.weights_gb > self.memory_gb:
+            if model.alias_of is None and model.weights_gb > memory_gb:
                 raise ValueError(
-                    f"{name} needs {model.weights_gb:g} GB, memory_gb is {self.memory_gb:g}"
+                    f"{name} needs {model.weights_gb:g} GB, memory_gb is {memory_gb:g}"
                 )
             target = None if model.alias_of is None else self.models.get(model.alias_of)
             if model.alias_of is not None and (target is None or target.alias_of is not None):

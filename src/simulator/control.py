@@ -12,6 +12,7 @@ from .config import SimulatorConfig
 from .faults import FaultRule
 from .journal import RequestState
 from .listings import own_version
+from .profiles import ProfileName
 from .reports import FaultReport, Identity, ModelState, RequestRecord, State, Summary
 from .simulation import Simulation
 
@@ -62,6 +63,20 @@ class Advance(BaseModel):
     seconds: float = Field(gt=0)
 
 
+class Weather(BaseModel):
+    """Which profile to have."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: ProfileName
+
+
+CHANGEABLE = {"seed", "speed", "jitter", "memory_gb", "max_active_backends", "unload_idle_s"}
+"""What of the configuration can be changed while it runs."""
+FIXED = {"kind", "alias_of"}
+"""What of a model cannot."""
+
+
 def build(simulation: Simulation, *, drop_everyone: Callable[[], None]) -> Router:
     """Return the routes that control one simulation."""
     routes = _Control(simulation, drop_everyone)
@@ -82,12 +97,14 @@ def build(simulation: Simulation, *, drop_everyone: Callable[[], None]) -> Route
             route("/faults", "POST", routes.add_fault),
             route("/faults", "PUT", routes.replace_faults),
             route("/faults", "DELETE", routes.clear_faults),
+            route("/faults/profile", "POST", routes.adopt),
             route("/faults/{fault}", "GET", routes.fault),
             route("/faults/{fault}", "PUT", routes.put_fault),
             route("/faults/{fault}", "DELETE", routes.remove_fault),
             route("/models/{model}", "PATCH", routes.patch_model),
             route("/models/{model}/load", "POST", routes.load),
             route("/models/{model}/unload", "POST", routes.unload),
+            route("/models/{model}/crash", "POST", routes.crash),
             route("/hold", "POST", routes.hold),
             route("/release", "POST", routes.release),
             route("/clock/advance", "POST", routes.advance),
@@ -109,14 +126,15 @@ class _Control:
                 version=own_version(),
                 seed=config.seed,
                 speed=config.speed,
+                clock=config.clock,
+                profile=config.profile,
                 requests=self._simulation.journal.numbers,
             )
         )
 
     async def patch(self, request: Request) -> Response:
         changes = _read(_CHANGES, await request.body())
-        changeable = {"seed", "speed", "memory_gb", "max_active_backends"}
-        if unknown := sorted(set(changes) - changeable):
+        if unknown := sorted(set(changes) - CHANGEABLE):
             raise _Unfit(400, f"cannot change while running: {', '.join(unknown)}")
         self._reconfigure(lambda config: config.patched(changes))
         return await self.identity(request)
@@ -124,7 +142,7 @@ class _Control:
     async def patch_model(self, request: Request) -> Response:
         name = self._model_in(request)
         changes = _read(_CHANGES, await request.body())
-        if unknown := sorted(set(changes) & {"kind", "alias_of"}):
+        if unknown := sorted(set(changes) & FIXED):
             raise _Unfit(400, f"cannot change while running: {', '.join(unknown)}")
         self._reconfigure(lambda config: config.patched_model(name, changes))
         return _json(self._state())
@@ -198,20 +216,32 @@ class _Control:
             raise _Unfit(404, f"no fault {wanted}")
         return JSONResponse({})
 
+    async def adopt(self, request: Request) -> Response:
+        profile = _checked_json(Weather, await request.body()).name
+        try:
+            self._simulation.adopt(profile)
+        except ValidationError as error:
+            raise _Unfit(400, _first(error)) from error
+        return await self.faults(request)
+
     async def load(self, request: Request) -> Response:
         engine = self._simulation.engine
-        target = self._simulation.config.target(self._model_in(request))
-        try:
-            engine.tell(engine.world.put_in(target, engine.clock.now()))
-        except ValueError as error:
-            raise _Unfit(409, str(error)) from error
-        return _json(self._state())
+        return self._move(
+            request, lambda model: engine.tell(engine.world.put_in(model, engine.clock.now()))
+        )
 
     async def unload(self, request: Request) -> Response:
         engine = self._simulation.engine
-        target = self._simulation.config.target(self._model_in(request))
+        return self._move(
+            request, lambda model: engine.tell(engine.world.take_out(model, engine.clock.now()))
+        )
+
+    async def crash(self, request: Request) -> Response:
+        return self._move(request, self._simulation.engine.crash)
+
+    def _move(self, request: Request, move: Callable[[str], None]) -> Response:
         try:
-            engine.tell(engine.world.take_out(target, engine.clock.now()))
+            move(self._simulation.config.target(self._model_in(request)))
         except ValueError as error:
             raise _Unfit(409, str(error)) from error
         return _json(self._state())
@@ -227,7 +257,7 @@ class _Control:
 
     async def advance(self, request: Request) -> Response:
         seconds = _checked_json(Advance, await request.body()).seconds
-        self._simulation.clock.advance(seconds)
+        await self._simulation.clock.advance(seconds)
         return _json(self._state())
 
     async def reset(self, request: Request) -> Response:
@@ -270,6 +300,7 @@ class _Control:
                     cooldown_until=view.cooldown_until,
                 )
         return State(
+            clock=simulation.config.clock,
             now=now,
             memory_gb=simulation.config.memory_gb,
             memory_used_gb=world.memory_used(),

@@ -14,6 +14,7 @@ from uuid import UUID
 from starlette.types import Receive, Scope, Send
 
 from . import faults, wire
+from .clock import Clock
 from .reports import RequestRecord
 
 GZIP_FROM = 1024
@@ -24,17 +25,22 @@ _NEVER_COMPRESSED = ("/v1/chat/completions", "/chat/completions")
 
 
 class HungUp(Exception):
-    """The connection shall end here and now; with a TCP reset if `reset`."""
+    """The connection shall end here and now; with a TCP reset if `reset`.
 
-    def __init__(self, *, reset: bool) -> None:
+    With `refuse_s` all the others end too, and new ones are refused for so many real seconds.
+    """
+
+    def __init__(self, *, reset: bool, refuse_s: float = 0.0) -> None:
         super().__init__("reset" if reset else "cut")
         self.reset = reset
+        self.refuse_s = refuse_s
 
 
 class Exchange:
     """A request and its answer."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, clock: Clock) -> None:
+        self.clock = clock
         self._scope = scope
         self._receive = receive
         self._send = send
@@ -50,6 +56,10 @@ class Exchange:
         self.body = b""
         self.entry: RequestRecord | None = None
         self.fault: faults.Fault | None = None
+        self.pace = 1.0
+        """How many times longer than usual everything takes."""
+        self.on_death: Callable[[], None] | None = None
+        """Called when the fault kills the model's process."""
         self.begun = False
         self.refused = False
         self.finished = False
@@ -115,16 +125,18 @@ class Exchange:
     async def suffer(self, moment: float) -> None:
         """Let the fault strike if its moment has come: on arrival, after some tokens, at the end.
 
+        Silence takes its time here.
+
         Raises:
             Refusal: the fault is an error.
             HungUp: the fault ends the connection.
 
         """
-        fault = self.fault
-        if fault is None or self._struck or not _due(fault.action, moment):
+        action = self.action
+        if action is None or self._struck or not _due(action, moment):
             return
         self._struck = True
-        match fault.action:
+        match action:
             case faults.Status(status=status, retry_after=seconds, message=message):
                 headers = {} if seconds is None else {"Retry-After": f"{math.ceil(seconds)}"}
                 raise wire.Refusal(status, message, headers=headers)
@@ -132,6 +144,16 @@ class Exchange:
                 raise wire.rejected(self.entry.model or "" if self.entry else "", seconds)
             case faults.StreamError(message=message):
                 raise wire.Refusal(500, message)
+            case faults.Hang(seconds=None):
+                await asyncio.Event().wait()
+            case faults.Hang(seconds=float(seconds)):
+                await self.clock.sleep(seconds)
+            case faults.Oom() | faults.Crash():
+                if self.on_death is not None:
+                    self.on_death()
+                raise wire.process_died() if action.kind == "crash" else wire.out_of_memory()
+            case faults.Refuse(seconds=seconds):
+                raise HungUp(reset=True, refuse_s=seconds)
             case faults.Reset():
                 raise HungUp(reset=True)
             case faults.Cut() if self.entry is not None and self.entry.stream:
@@ -139,19 +161,25 @@ class Exchange:
             case _:
                 pass
 
-    def hanging(self, moment: float) -> faults.Hang | None:
-        """Return the silence that begins at this moment, if one does."""
-        fault = self.fault
-        if fault is None or self._struck or not isinstance(fault.action, faults.Hang):
-            return None
-        self._struck = _due(fault.action, moment)
-        return fault.action if self._struck else None
+    async def wear(self, steps: int) -> None:
+        """Let the process die if the fault says so, in work that goes on without the client.
+
+        Raises:
+            Refusal: it has died.
+
+        """
+        if isinstance(self.action, faults.Oom | faults.Crash):
+            await self.suffer(steps)
+
+    @property
+    def action(self) -> faults.AnyAction | None:
+        """What goes wrong, if anything does."""
+        return None if self.fault is None else self.fault.action
 
     @property
     def garbage(self) -> faults.Garbage | None:
         """What shall come instead of the answer, if anything."""
-        action = None if self.fault is None else self.fault.action
-        return action if isinstance(action, faults.Garbage) else None
+        return self.action if isinstance(self.action, faults.Garbage) else None
 
     # Out
 
@@ -182,15 +210,14 @@ class Exchange:
         """Answer in one piece; compressed if that is wanted and worth while."""
         out = {"Content-Type": "application/json", **(headers or {})}
         if self._wants_gzip(out) and len(body) >= GZIP_FROM:
-            body = await asyncio.to_thread(gzip.compress, body, 1, mtime=0)
+            with self.clock.held():
+                body = await asyncio.to_thread(gzip.compress, body, 1, mtime=0)
             out |= {"Content-Encoding": "gzip", "Vary": "Accept-Encoding"}
         out["Content-Length"] = str(len(body))
-        cut = self.fault is not None and isinstance(self.fault.action, faults.Cut) and status == 200
         await self._start(status, out)
-        if cut:
+        if isinstance(self.action, faults.Cut) and status == 200:
             await self._body(body[: len(body) // 2], more=True)
             raise HungUp(reset=False)
-        self._finish()
         await self._body(body, more=False)
 
     async def begin_stream(self) -> None:
@@ -206,7 +233,6 @@ class Exchange:
 
     async def end_stream(self, *, done: bool = True) -> None:
         """End a stream, with or without its `[DONE]`."""
-        self._finish()
         await self._body(wire.DONE if done else b"", more=False)
 
     def _finish(self) -> None:
@@ -234,18 +260,32 @@ class Exchange:
         )
 
     async def _body(self, body: bytes, *, more: bool) -> None:
+        action = self.action
+        if isinstance(action, faults.Drip):
+            while len(body) > action.bytes:
+                piece, body = body[: action.bytes], body[action.bytes :]
+                await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+                await self.clock.sleep(action.delay)
+        if not more:
+            self._finish()
         await self._send({"type": "http.response.body", "body": body, "more_body": more})
 
 
-def _due(action: faults.Action, moment: float) -> bool:
+def _due(action: faults.AnyAction, moment: float) -> bool:
     """Whether an action that has a moment of its own has reached it."""
     match action:
-        case faults.Status() | faults.Rejected():
+        case faults.Status() | faults.Rejected() | faults.Refuse():
             return True
-        case faults.Reset(after_tokens=after) | faults.Hang(after_tokens=after):
-            return after is None or moment >= after
+        case faults.Reset(after_tokens=None) | faults.Hang(after=None):
+            return True
+        case faults.Reset(after_tokens=int(after)) | faults.Hang(after=int(after)):
+            return moment >= after
         case faults.Cut(after_tokens=after) | faults.StreamError(after_tokens=after):
             return moment >= after
+        case faults.Crash(after=after):
+            return moment >= after
+        case faults.Oom(at="work"):
+            return moment >= 0
         case _:
             return False
 

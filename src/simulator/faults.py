@@ -8,9 +8,9 @@ Nothing here does anything: the rest of the simulator looks at the action it is 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from .seeds import rng_for
 
@@ -42,6 +42,48 @@ class LoadFailure(_Strict):
     times: int = Field(default=1, ge=1)
 
 
+class Loading(_Strict):
+    """The model goes out of memory, and the next load takes so long; acts only while it is idle."""
+
+    kind: Literal["loading"] = "loading"
+    seconds: float = Field(default=10.0, ge=0)
+
+
+class Starting(_Strict):
+    """`/readyz` says for so many seconds that the server is starting; everything else goes on."""
+
+    kind: Literal["starting"] = "starting"
+    seconds: float = Field(default=10.0, ge=0)
+
+
+class Oom(_Strict):
+    """Out of memory: the load fails, or the work does and the model's process is gone."""
+
+    kind: Literal["oom"] = "oom"
+    at: Literal["load", "work"] = "work"
+    """`load` acts only on requests that need the model loaded."""
+
+
+class Crash(_Strict):
+    """The model's process dies after so many tokens or steps, and everybody there with it."""
+
+    kind: Literal["crash"] = "crash"
+    after_tokens: int | None = Field(default=None, ge=0)
+    after_steps: int | None = Field(default=None, ge=0)
+    """Whatever is given counts what the model makes; neither: as soon as it works."""
+
+    @model_validator(mode="after")
+    def _once(self) -> Self:
+        if self.after_tokens is not None and self.after_steps is not None:
+            raise ValueError("after_tokens or after_steps, not both")
+        return self
+
+    @property
+    def after(self) -> int:
+        """How much is made before."""
+        return self.after_tokens or self.after_steps or 0
+
+
 class Reset(_Strict):
     """A TCP reset, before any byte or after so many tokens."""
 
@@ -57,12 +99,27 @@ class Cut(_Strict):
 
 
 class Hang(_Strict):
-    """Silence on an open connection: on arrival, or (holding a slot) after so many tokens."""
+    """Silence on an open connection: on arrival, or (holding a slot) later."""
 
     kind: Literal["hang"] = "hang"
+    where: Literal["arrival", "before_headers", "after_tokens"] = "arrival"
     after_tokens: int | None = Field(default=None, ge=0)
+    """If given, `where` need not be."""
     seconds: float | None = Field(default=None, ge=0)
     """None: for ever."""
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if self.after_tokens is not None and self.where == "before_headers":
+            raise ValueError("before_headers comes before any token")
+        if self.after_tokens is None and self.where == "after_tokens":
+            raise ValueError("after_tokens is missing")
+        return self
+
+    @property
+    def after(self) -> int | None:
+        """How many tokens are made before; None for arrival."""
+        return 0 if self.where == "before_headers" else self.after_tokens
 
 
 class StreamError(_Strict):
@@ -77,6 +134,22 @@ class NoDone(_Strict):
     """A stream that is complete except for its `[DONE]`."""
 
     kind: Literal["no_done"] = "no_done"
+
+
+class Drip(_Strict):
+    """The answer in pieces of so many bytes, which split characters and lines."""
+
+    kind: Literal["drip"] = "drip"
+    bytes: int = Field(default=1, ge=1)
+    delay: float = Field(default=0.01, ge=0)
+    """Seconds between two pieces."""
+
+
+class Slow(_Strict):
+    """Everything takes so many times longer for this request, a load on its behalf included."""
+
+    kind: Literal["slow"] = "slow"
+    factor: float = Field(default=10.0, gt=0)
 
 
 class Garbage(_Strict):
@@ -100,20 +173,45 @@ class CorruptImage(_Strict):
     kind: Literal["corrupt_image"] = "corrupt_image"
 
 
-Action = Annotated[
+class DuplicateIds(_Strict):
+    """Tool calls that share one id."""
+
+    kind: Literal["duplicate_ids"] = "duplicate_ids"
+
+
+class Refuse(_Strict):
+    """Every connection is reset and new ones are refused, for so many real seconds.
+
+    Real ones, because nobody could move the simulated clock meanwhile.
+    """
+
+    kind: Literal["refuse"] = "refuse"
+    seconds: float = Field(default=1.0, gt=0)
+
+
+AnyAction = (
     Status
     | Rejected
     | LoadFailure
+    | Loading
+    | Starting
+    | Oom
+    | Crash
     | Reset
     | Cut
-    | Hang
-    | StreamError
     | NoDone
+    | StreamError
+    | Hang
+    | Drip
+    | Slow
     | Garbage
     | EmptyImage
-    | CorruptImage,
-    Field(discriminator="kind"),
-]
+    | CorruptImage
+    | DuplicateIds
+    | Refuse
+)
+Action = Annotated[AnyAction, Field(discriminator="kind")]
+ACTIONS: tuple[type[AnyAction], ...] = get_args(AnyAction)
 
 
 class Match(_Strict):
@@ -122,6 +220,8 @@ class Match(_Strict):
     path: str | None = None
     model: str | None = None
     modality: str | None = None
+    work: bool | None = None
+    """Whether a model is to answer; lists, health and loads by name are no work."""
     stream: bool | None = None
     prompt: str | None = None
     """A regular expression, searched for in the prompt."""
@@ -142,6 +242,7 @@ class Match(_Strict):
             (self.path, facts.path),
             (self.model, facts.model),
             (self.modality, facts.modality),
+            (self.work, facts.modality is not None),
             (self.stream, facts.stream),
         )
         headers = all(facts.headers.get(key.lower()) == value for key, value in self.header.items())
@@ -178,6 +279,7 @@ class Facts:
     stream: bool = False
     prompt: str = ""
     needs_load: bool = False
+    idle: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,14 +335,24 @@ class FaultBook:
         """Say what shall go wrong with a request, and count."""
         for counted in self.rules:
             rule = counted.rule
-            if isinstance(rule.do, LoadFailure) and not facts.needs_load:
-                continue
-            if rule.match.holds(facts):
+            if _possible(rule.do, facts) and rule.match.holds(facts):
                 counted.matched += 1
                 if _acts(counted, seed):
                     counted.acted += 1
                     return Fault(rule.id, rule.do)
         return None
+
+
+def _possible(action: AnyAction, facts: Facts) -> bool:
+    match action:
+        case LoadFailure() | Oom(at="load"):
+            return facts.needs_load
+        case Loading():
+            return facts.idle
+        case Oom() | Crash():
+            return facts.modality is not None
+        case _:
+            return True
 
 
 def _acts(counted: Counted, seed: int) -> bool:

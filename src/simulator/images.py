@@ -3,16 +3,17 @@
 Work on a picture goes on though the client has left, and keeps its slot until it is done.
 """
 
-import asyncio
 import base64
 import binascii
-import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from . import faults, wire
 from .config import Kind, ModelConfig
-from .engine import Engine
 from .exchange import AT_THE_END, Exchange
+from .labour import Piece, carry_through
 from .pictures import LARGEST, NOT_A_PICTURE, SMALLEST, STRENGTH, Wish, png
 from .seeds import rng_for
 from .simulation import Simulation
@@ -76,14 +77,14 @@ async def images(exchange: Exchange, simulation: Simulation) -> None:
         seed=request.seed if request.seed is not None and request.seed >= 0 else None,
         source=source,
     )
-    pictures: list[bytes] = []
-    if order.prompts:
-        await simulation.take_slot(exchange)
-        work = _drawn(exchange, simulation, simulation.engine, model, order)
-        pictures = await asyncio.shield(simulation.keep_running(work))
+    pictures = (
+        await carry_through(exchange, simulation, _pieces(exchange, simulation, model, order))
+        if order.prompts
+        else []
+    )
     await simulation.suffer(exchange, AT_THE_END)
     as_base64 = request.response_format == "b64_json"
-    body: dict[str, object] = {"created": int(time.time()), "id": exchange.correlation_id}
+    body: dict[str, object] = {"created": simulation.unix_time(), "id": exchange.correlation_id}
     if pictures:
         body["data"] = [_item(exchange, simulation, data, as_base64) for data in pictures]
     body["usage"] = {
@@ -95,35 +96,34 @@ async def images(exchange: Exchange, simulation: Simulation) -> None:
     await exchange.answer(body)
 
 
-async def _drawn(
-    exchange: Exchange, simulation: Simulation, engine: Engine, model: ModelConfig, order: _Order
-) -> list[bytes]:
-    """Draw in a thread, and take the time a model would take."""
-    entry, clock = exchange.record, engine.clock
-    pictures: list[bytes] = []
-    try:
-        await simulation.gate.go_through(entry.number)
-        width, height = order.size
+def _pieces(
+    exchange: Exchange, simulation: Simulation, model: ModelConfig, order: _Order
+) -> list[Piece[bytes]]:
+    """Say what is to be drawn, and how long a model would take for it."""
+    width, height = order.size
+    step_s = model.s_per_step * width * height / DEFAULT_SIZE**2
+    run_seed = simulation.config.seed * 1_000_003 + exchange.record.number
+
+    def drawn(wish: Wish) -> bytes:
         if width * height > model.max_pixels:
             raise wire.out_of_memory()
-        step = model.s_per_step * width * height / DEFAULT_SIZE**2
-        run_seed = simulation.config.seed * 1_000_003 + entry.number
-        for wish in order.wishes(run_seed):
-            begun = clock.now()
-            with clock.held():
-                pictures.append(await asyncio.to_thread(png, wish, order.source))
-            for number in range(1, order.steps + 1):
-                await clock.sleep_until(begun + number * step)
-                entry.done += 1
+        with understood():
+            return png(wish, order.source)
+
+    return [Piece(partial(drawn, wish), order.steps, step_s) for wish in order.wishes(run_seed)]
+
+
+@contextmanager
+def understood() -> Generator[None]:
+    """Say as a backend in Python does that bytes are no picture."""
+    try:
+        yield
     except NOT_A_PICTURE as error:
         raise wire.Refusal(
             500,
             "rpc error: code = Unknown desc = Exception calling application: "
             "cannot identify image file",
         ) from error
-    finally:
-        simulation.give_back(engine, entry)
-    return pictures
 
 
 def _item(exchange: Exchange, simulation: Simulation, data: bytes, as_base64: bool) -> object:

@@ -5,6 +5,7 @@ They are drawings and say so: a caption strip, a magenta tick every 128 pixels a
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
@@ -54,11 +55,48 @@ def png(wish: Wish, source: bytes | None = None) -> bytes:
         OSError: the source is not a picture.
 
     """
-    picture = _scene(wish)
-    if source is not None and wish.strength is not None:
-        picture = _transformed(_fitted(source, wish), picture, wish)
+    return _encoded(_signed(_composed(wish, source), wish), wish)
+
+
+def inpainted(wish: Wish, source: bytes, mask: bytes) -> bytes:
+    """Draw what is wished where the mask is white, keep the rest of the source; return the PNG.
+
+    Raises:
+        OSError: the source or the mask is not a picture.
+
+    """
+    where = _fitted(mask, wish).convert("L")
+    picture = Image.composite(_scene(wish), _fitted(source, wish), where)
+    return _encoded(_signed(picture, wish), wish)
+
+
+def frames(wish: Wish, count: int, source: bytes | None = None) -> Iterator[Image.Image]:
+    """Yield so many frames in which the picture that is wished drifts by.
+
+    Raises:
+        OSError: the source is not a picture.
+
+    """
+    picture = _composed(wish, source)
+    for number in range(count):
+        moved = ImageChops.offset(picture, number * max(1, wish.width // 32), 0)
+        yield _signed(moved, wish)
+
+
+def _composed(wish: Wish, source: bytes | None) -> Image.Image:
+    drawn = _scene(wish)
+    if source is None or wish.strength is None:
+        return drawn
+    return _transformed(_fitted(source, wish), drawn, wish)
+
+
+def _signed(picture: Image.Image, wish: Wish) -> Image.Image:
     _caption(picture, wish)
     _ticks(picture)
+    return picture
+
+
+def _encoded(picture: Image.Image, wish: Wish) -> bytes:
     chunks = PngImagePlugin.PngInfo()
     chunks.add_itxt("Software", SOFTWARE)
     chunks.add_itxt("parameters", wish.parameters)

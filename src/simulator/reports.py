@@ -48,7 +48,10 @@ class ModelState(BaseModel):
 class State(BaseModel):
     """How everything stands."""
 
+    clock: str
+    """`real` or `manual`."""
     now: float
+    """Simulated seconds since the start."""
     memory_gb: float
     memory_used_gb: float
     holding: bool
@@ -64,6 +67,8 @@ class Identity(BaseModel):
     version: str
     seed: int
     speed: float
+    clock: str
+    profile: str
     requests: int
 
 

@@ -9,7 +9,7 @@ from typing import Self
 
 import uvicorn
 
-from .app import Application
+from .app import Application, reset_connection
 from .client import ControlClient
 from .config import SimulatorConfig
 from .simulation import Simulation
@@ -76,12 +76,10 @@ class Simulator:
         """
         if self._thread is not None:
             return
-        listener = socket.create_server((self._host, self._port), backlog=2048)
-        # asyncio does this only for sockets that it made itself; without it, answers wait for acks
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        listener = listen(self._host, self._port)
         self._port = int(listener.getsockname()[1])
         self._simulation.restart()
-        self._server = server = _server(self._simulation, self._host, self._port)
+        self._server = server = server_for(self._simulation, self._host, self._port)
         self._thread = threading.Thread(
             target=lambda: asyncio.run(server.serve(sockets=[listener])),
             name=f"simulator:{self._port}",
@@ -110,7 +108,17 @@ def run(config: SimulatorConfig, host: str = LOOPBACK, port: int = 8080) -> None
 
     """
     _refuse_strangers(config, host)
-    _server(Simulation(config), host, port).run()
+    listener = listen(host, port)
+    taken = int(listener.getsockname()[1])
+    server_for(Simulation(config), host, taken).run(sockets=[listener])
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Open the door; raises OSError if the port is taken."""
+    listener = socket.create_server((host, port), backlog=2048)
+    # asyncio does this only for sockets that it made itself; without it, answers wait for acks
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
 
 
 class _Server(uvicorn.Server):
@@ -119,6 +127,8 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, application: Application) -> None:
         super().__init__(config)
         self._application = application
+        application.close_door = self._close_door
+        self._closed: asyncio.Task[None] | None = None
         self.ready = threading.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -126,11 +136,28 @@ class _Server(uvicorn.Server):
         self.ready.set()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._closed is not None:
+            self._closed.cancel()
         self._application.close()
         await super().shutdown(sockets)
 
+    def _close_door(self, seconds: float) -> None:
+        """Refuse everybody for so many real seconds."""
+        if self._closed is not None and not self._closed.done():
+            return
+        for server in self.servers:
+            server.close()
+        for connection in list(self.server_state.connections):
+            reset_connection(connection.transport)
+        self._closed = asyncio.create_task(self._reopen(seconds))
 
-def _server(simulation: Simulation, host: str, port: int) -> _Server:
+    async def _reopen(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        await super().startup([listen(self.config.host, self.config.port)])
+
+
+def server_for(simulation: Simulation, host: str, port: int) -> _Server:
+    """Return the server of a simulation; it serves on listeners that are given to it."""
     application = Application(simulation)
     config = uvicorn.Config(
         application,
@@ -142,6 +169,7 @@ def _server(simulation: Simulation, host: str, port: int) -> _Server:
         log_config=None,
         access_log=False,
         server_header=False,
+        date_header=simulation.config.clock == "real",
         timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=1,
     )

@@ -2,7 +2,8 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, Coroutine, Generator, Mapping
+import time
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import TypeVar
 from urllib.parse import parse_qs
@@ -11,17 +12,21 @@ from uuid import UUID
 from . import wire
 from .clock import Clock
 from .config import Kind, ModelConfig, SimulatorConfig
-from .engine import Engine, TurnedAway
+from .engine import Engine, ProcessDied, TurnedAway
 from .exchange import ON_ARRIVAL, Exchange
-from .faults import Facts, FaultBook, LoadFailure
+from .faults import Facts, FaultBook, LoadFailure, Loading, Oom, Slow, Starting
 from .gate import Gate
 from .journal import Journal
+from .profiles import CHANGED, PROFILES, ProfileName
 from .reports import RequestRecord
 from .seeds import rng_for
-from .world import Weight, World
+from .world import Phase, Weight, World
 
 LOOSE_FILE = "loose-file"
 """An entry of the model lists that has no configuration, hence null capabilities."""
+
+MANUAL_EPOCH = 1_790_000_000
+"""Where a clock that is moved by hand begins, in Unix seconds."""
 
 _KEPT_PICTURES = 256
 _Result = TypeVar("_Result")
@@ -29,29 +34,42 @@ _Result = TypeVar("_Result")
 
 @contextmanager
 def turned_away(name: str) -> Generator[None]:
-    """Say as LocalAI does why the world has turned a request away."""
+    """Say as LocalAI does why the world has turned a request away, or ended its work."""
     try:
         yield
+    except ProcessDied as died:
+        raise wire.process_died() from died
     except TurnedAway as away:
-        if away.reason == "cooldown":
-            raise wire.cooldown(name, away.retry_after) from away
-        if away.reason == "load_failed":
-            raise wire.load_failed() from away
-        raise wire.Refusal(500, f"model {name} is still busy") from away
+        match away.reason:
+            case "cooldown":
+                raise wire.cooldown(name, away.retry_after) from away
+            case "load_failed":
+                raise wire.load_failed() from away
+            case "out_of_memory":
+                raise wire.load_failed(wire.OUT_OF_MEMORY) from away
+            case "crashed":
+                raise wire.process_gone() from away
+            case "still_busy":
+                raise wire.Refusal(500, f"model {name} is still busy") from away
 
 
 class Simulation:
     """The state behind the routes. All but the world itself survives a restart."""
 
-    def __init__(self, config: SimulatorConfig) -> None:
+    def __init__(
+        self, config: SimulatorConfig, *, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
         self._given = config
+        self._monotonic = monotonic
         self.config = config
         self.journal = Journal()
         self.faults = FaultBook()
-        self.clock = Clock(config.speed)
+        self.clock = self._new_clock()
         self.gate = Gate()
+        self.starting_until = 0.0
         self._background: set[asyncio.Task[object]] = set()
         self.restart()
+        self.adopt(config.profile)
 
     def __repr__(self) -> str:
         return f"<Simulation {self.engine!r} {self.journal!r}>"
@@ -63,9 +81,15 @@ class Simulation:
             self._weights(),
             memory_gb=self.config.memory_gb,
             max_active=self.config.max_active_backends,
+            idle_s=self.config.unload_idle_s,
+            oom_over_budget=self.config.oom_over_budget,
         )
         self.engine = Engine(world, self.clock)
         self.pictures: dict[str, bytes] = {}
+
+    def _new_clock(self) -> Clock:
+        manual = self.config.clock == "manual"
+        return Clock(self.config.speed, manual=manual, monotonic=self._monotonic)
 
     def halt(self) -> None:
         """Stop all work that goes on without a client."""
@@ -80,9 +104,23 @@ class Simulation:
         self.config = self._given
         self.journal.reset()
         self.faults = FaultBook()
-        self.clock = Clock(self.config.speed)
+        self.clock = self._new_clock()
         self.gate = Gate()
+        self.starting_until = 0.0
         self.restart()
+        self.adopt(self.config.profile)
+
+    def adopt(self, profile: ProfileName) -> None:
+        """Have the rules of a profile and no others, and its changes instead of the last one's.
+
+        Raises:
+            ValueError: the models do not fit into it.
+
+        """
+        values = {key: getattr(self._given, key) for key in CHANGED}
+        config = self.config.patched({**values, **PROFILES[profile].changes, "profile": profile})
+        self.reconfigure(config)
+        self.faults.replace(PROFILES[profile].rules)
 
     def reconfigure(self, config: SimulatorConfig) -> None:
         """Go on with another configuration of the same models."""
@@ -94,6 +132,7 @@ class Simulation:
                 self._weights(),
                 memory_gb=config.memory_gb,
                 max_active=config.max_active_backends,
+                idle_s=config.unload_idle_s,
                 now=self.clock.now(),
             )
         )
@@ -154,12 +193,37 @@ class Simulation:
 
     async def befall(self, exchange: Exchange, facts: Facts) -> None:
         """Decide what goes wrong with a request, and let it if that is at once."""
-        known = facts.model is not None and facts.model in self.config.models
-        fault = self.faults.decide(facts, seed=self.config.seed)
-        exchange.fault = fault
-        if fault is not None and known and isinstance(fault.action, LoadFailure):
-            self.engine.world.doom(self.config.target(facts.model or ""), fault.action.times)
+        exchange.fault = self.faults.decide(facts, seed=self.config.seed)
+        if exchange.entry is not None and self.config.jitter:
+            drawn = rng_for("jitter", self.config.seed, exchange.entry.number)
+            exchange.pace *= 1 + self.config.jitter * drawn.uniform(-1, 1)
+        if facts.model in self.config.models:
+            self._affect(exchange, self.config.target(facts.model or ""))
+        action = exchange.action
+        if isinstance(action, Starting) and self.clock.now() >= self.starting_until:
+            self.starting_until = self.clock.now() + action.seconds
         await self.suffer(exchange, ON_ARRIVAL)
+
+    def _affect(self, exchange: Exchange, model: str) -> None:
+        """Let a fault do to the world what it does."""
+        world, now = self.engine.world, self.clock.now()
+
+        def die() -> None:
+            if world.view(model, self.clock.now()).phase in ("ready", "busy"):
+                self.engine.crash(model, by=exchange.record.number)
+
+        exchange.on_death = die
+        match exchange.action:
+            case LoadFailure(times=times):
+                world.doom(model, times)
+            case Oom(at="load"):
+                world.doom(model, 1, "out_of_memory")
+            case Loading(seconds=seconds):
+                self.engine.tell(world.unload(model, now, next_load_s=seconds))
+            case Slow(factor=factor):
+                exchange.pace *= factor
+            case _:
+                pass
 
     def facts(self, exchange: Exchange, *, modality: str | None = None, prompt: str = "") -> Facts:
         """Tell what the fault rules may look at."""
@@ -168,6 +232,7 @@ class Simulation:
         if entry is not None:
             entry.modality = modality
             self.journal.changed()
+        phase = self._phase(model) if model in self.config.models else None
         return Facts(
             path=exchange.path,
             headers=exchange.headers,
@@ -175,18 +240,13 @@ class Simulation:
             modality=modality,
             stream=entry is not None and entry.stream,
             prompt=prompt,
-            needs_load=model in self.config.models and self._needs_load(model),
+            needs_load=phase == "unloaded",
+            idle=phase in ("unloaded", "ready"),
         )
 
     async def suffer(self, exchange: Exchange, moment: float) -> None:
-        """Let the fault strike if its moment has come; silence takes its time here."""
-        hang = exchange.hanging(moment)
-        if hang is None:
-            await exchange.suffer(moment)
-        elif hang.seconds is None:
-            await asyncio.Event().wait()
-        else:
-            await self.clock.sleep(hang.seconds)
+        """Let the fault strike if its moment has come."""
+        await exchange.suffer(moment)
 
     async def take_slot(self, exchange: Exchange) -> None:
         """Wait for a slot of the model.
@@ -198,7 +258,7 @@ class Simulation:
         entry = exchange.record
         name = entry.model or ""
         with turned_away(name):
-            await self.engine.slot(entry.number, self.config.target(name))
+            await self.engine.slot(entry.number, self.config.target(name), exchange.pace)
         entry.started = self.clock.now()
         self.journal.changed()
 
@@ -213,15 +273,16 @@ class Simulation:
         """Hold a slot of the model while something is done with it.
 
         Raises:
-            Refusal: it could not be loaded.
+            Refusal: it could not be loaded, or its process has died.
 
         """
+        engine, entry = self.engine, exchange.record
         await self.take_slot(exchange)
-        engine = self.engine
         try:
-            yield
+            with turned_away(entry.model or ""):
+                yield
         finally:
-            self.give_back(engine, exchange.record)
+            self.give_back(engine, entry)
 
     def keep_running(self, work: Coroutine[object, object, _Result]) -> asyncio.Task[_Result]:
         """Run something that goes on though its client leaves."""
@@ -240,9 +301,14 @@ class Simulation:
             del self.pictures[next(iter(self.pictures))]
         return name
 
-    def _needs_load(self, name: str) -> bool:
-        phase = self.engine.world.view(self.config.target(name), self.clock.now()).phase
-        return phase == "unloaded"
+    def unix_time(self) -> int:
+        """Tell the Unix seconds of an answer; of the simulated clock if that is moved by hand."""
+        if self.config.clock == "manual":
+            return MANUAL_EPOCH + int(self.clock.now())
+        return int(time.time())
+
+    def _phase(self, name: str) -> Phase:
+        return self.engine.world.view(self.config.target(name), self.clock.now()).phase
 
     def _weights(self) -> Mapping[str, Weight]:
         return {

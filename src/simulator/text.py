@@ -8,7 +8,7 @@ way, so usage adds up. Three prompts have a fixed meaning: `repeat: X` answers X
 import itertools
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,17 +35,26 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
+class Call:
+    """A function that shall be called, and its arguments in JSON."""
+
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
-    """What is said, token by token, and why it ends."""
+    """What is said, token by token, and why it ends; or what is called, in as many tokens."""
 
     tokens: tuple[str, ...]
-    finish_reason: Literal["stop", "length"]
+    finish_reason: Literal["stop", "length", "tool_calls"]
     reasoning: tuple[str, ...] = ()
+    calls: tuple[Call, ...] = ()
 
     @property
     def text(self) -> str:
-        """All of it in one piece."""
-        return "".join(self.tokens)
+        """All that is said, in one piece."""
+        return "" if self.calls else "".join(self.tokens)
 
 
 def tokens_of(text: str) -> list[str]:
@@ -67,13 +76,21 @@ def answer(
     max_tokens: int | None = None,
     stop: Sequence[str] = (),
     think: bool = False,
+    calls: Sequence[Call] = (),
+    dictated: str | None = None,
 ) -> Answer:
-    """Answer a chat; `seen` are descriptions of the pictures that came with it."""
+    """Answer a chat; `seen` are descriptions of the pictures that came with it.
+
+    Calls take the place of words, and a dictated text that of any other.
+    """
+    reasoning = _reasoning(messages) if think else ()
+    if calls:
+        called = tokens_of("".join(f"{call.name}{call.arguments}" for call in calls))
+        return Answer(tuple(called), "tool_calls", reasoning, tuple(calls))
     rng = rng_for(model, seed, *[f"{message.role}:{message.text}" for message in messages], *seen)
-    said = _fixed(messages, rng)
+    said = _fixed(messages, rng) if dictated is None else tokens_of(dictated)
     if said is None:
         said = _said(messages, seen, rng)
-    reasoning = _reasoning(messages) if think else ()
     return _cut(said, reasoning, max_tokens=max_tokens, stop=[text for text in stop if text])
 
 
@@ -111,13 +128,22 @@ def _said(messages: Sequence[Message], seen: Sequence[str], rng: random.Random) 
     return said
 
 
-def _facts(messages: Sequence[Message]) -> str:
+def facts(messages: Sequence[Message]) -> Mapping[str, object]:
+    """Tell what was asked, as an object."""
     question = " ".join(last_question(messages).split())
-    quoted = question if len(question) <= 80 else question[:79] + "…"
+    return {
+        "simulated": True,
+        "asked": question if len(question) <= 80 else question[:79] + "…",
+        "messages": len(messages),
+        "system_prompt": any(message.role == "system" for message in messages),
+    }
+
+
+def _facts(messages: Sequence[Message]) -> str:
+    told = facts(messages)
     number = "1 message" if len(messages) == 1 else f"{len(messages)} messages"
-    system = any(message.role == "system" for message in messages)
-    prompt = "a system prompt" if system else "no system prompt"
-    return f'You asked "{quoted}" in {number} with {prompt}.'
+    prompt = "a system prompt" if told["system_prompt"] else "no system prompt"
+    return f'You asked "{told["asked"]}" in {number} with {prompt}.'
 
 
 def _reasoning(messages: Sequence[Message]) -> tuple[str, ...]:

@@ -90,12 +90,32 @@ def wrong_kind(name: str) -> Refusal:
     return Refusal(500, f"rpc error: code = Unimplemented desc = {name} does not implement this")
 
 
-def load_failed() -> Refusal:
+def load_failed(reason: str = "simulated load failure") -> Refusal:
     """Tell that a model could not be loaded."""
     return Refusal(
         500,
         "failed to load model with internal loader: could not load model: "
-        "rpc error: code = Unknown desc = simulated load failure",
+        f"rpc error: code = Unknown desc = {reason}",
+    )
+
+
+def starting() -> Refusal:
+    """Tell that the server is not ready; this one is no envelope at all."""
+    reason = "startup preload in progress"
+    return Refusal(503, reason, body={"status": "starting", "reason": reason})
+
+
+def process_died() -> Refusal:
+    """Tell that a model's process has died under a request."""
+    return Refusal(500, "rpc error: code = Unavailable desc = error reading from server: EOF")
+
+
+def process_gone() -> Refusal:
+    """Tell that a model's process has died before."""
+    return Refusal(
+        500,
+        "rpc error: code = Unavailable desc = connection error: desc = "
+        '"transport: Error while dialing: dial tcp 127.0.0.1: connect: connection refused"',
     )
 
 
@@ -130,12 +150,13 @@ def unreadable_body(reason: str) -> Refusal:
     return framework_error(400, f"failed parsing request body: {reason}")
 
 
+OUT_OF_MEMORY = "CUDA out of memory (simulated)"
+
+
 def out_of_memory() -> Refusal:
-    """Tell that the picture did not fit into the card's memory."""
+    """Tell that the work did not fit into the card's memory."""
     return Refusal(
-        500,
-        "rpc error: code = Unknown desc = Exception calling application: "
-        "CUDA out of memory (simulated)",
+        500, f"rpc error: code = Unknown desc = Exception calling application: {OUT_OF_MEMORY}"
     )
 
 

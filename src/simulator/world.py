@@ -11,7 +11,10 @@ what follows for the requests, known by their numbers; `due()` says when to come
 * a failed load turns away all who wait for it and arms a cooldown of 10 s, doubled by each
   further failure up to 5 min, ended by a success: whoever comes meanwhile is turned away;
 * whoever leaves while the model loads on their behalf aborts the load, which also arms the
-  cooldown; the others who waited get one more try.
+  cooldown; the others who waited get one more try;
+* if a process dies, everybody who worked or waited there is lost. LocalAI looks after a process
+  only with the first request 30 s after the last look; until then the dead one counts as loaded,
+  and whoever comes is turned away.
 """
 
 from collections.abc import Iterable, Mapping
@@ -21,9 +24,10 @@ from typing import Literal
 BUSY_WAIT = 30.0
 FIRST_COOLDOWN = 10.0
 LONGEST_COOLDOWN = 300.0
+HEALTH_CHECK = 30.0
 
-Reason = Literal["load_failed", "cooldown", "still_busy"]
-Phase = Literal["unloaded", "loading", "ready", "busy", "cooling"]
+Reason = Literal["load_failed", "out_of_memory", "cooldown", "still_busy", "crashed"]
+Phase = Literal["unloaded", "loading", "ready", "busy", "cooling", "crashed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +55,14 @@ class Refused:
     retry_after: float = 0.0
 
 
-Happening = Granted | Refused
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """The process died under the request, whether it worked or waited for a slot."""
+
+    number: int
+
+
+Happening = Granted | Refused | Lost
 
 
 @dataclass(slots=True)
@@ -62,12 +73,19 @@ class _Model:
     waiting: list[int] = field(default_factory=list[int])
     """In line: for a slot, or (if also in `warming`) only for the model to be loaded."""
     warming: set[int] = field(default_factory=set[int])
+    paces: dict[int, float] = field(default_factory=dict[int, float])
+    """How many times longer than usual a load takes on behalf of those in line."""
     shutdowns: dict[int, float] = field(default_factory=dict[int, float])
     """Who wants the model out of memory, and until when they wait for it to fall idle."""
     last_used: float = 0.0
     failures: int = 0
     cooldown_until: float = 0.0
     doomed: int = 0
+    doom: Reason = "load_failed"
+    next_load_s: float | None = None
+    checked_at: float = 0.0
+    noticed_at: float | None = None
+    """When the death of its process will be noticed; None while none has died."""
     loads: int = 0
 
 
@@ -79,6 +97,7 @@ class _Load:
     ready_at: float | None = None
     """None while room is being made."""
     evicted: bool = False
+    over_budget: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +115,19 @@ class World:
     """Models, memory, slots and cooldowns."""
 
     def __init__(
-        self, models: Mapping[str, Weight], *, memory_gb: float, max_active: int = 0
+        self,
+        models: Mapping[str, Weight],
+        *,
+        memory_gb: float,
+        max_active: int = 0,
+        idle_s: float | None = None,
+        oom_over_budget: bool = False,
     ) -> None:
+        self._oom_over_budget = oom_over_budget
         self._models = {name: _Model(weight) for name, weight in models.items()}
         self._memory_gb = memory_gb
         self._max_active = max_active
+        self._idle_s = idle_s
         self._load: _Load | None = None
         self._tried_again: set[int] = set()
         self.swaps = 0
@@ -112,13 +139,13 @@ class World:
 
     # What happens to it
 
-    def ask(self, number: int, name: str, now: float) -> list[Happening]:
-        """Let a request line up for a slot of a model."""
-        return self._line_up(number, name, now, slot=True)
+    def ask(self, number: int, name: str, now: float, pace: float = 1.0) -> list[Happening]:
+        """Let a request line up for a slot; a load on its behalf takes `pace` times as long."""
+        return self._line_up(number, name, now, slot=True, pace=pace)
 
-    def warm(self, number: int, name: str, now: float) -> list[Happening]:
+    def warm(self, number: int, name: str, now: float, pace: float = 1.0) -> list[Happening]:
         """Let a request wait until a model is loaded; it wants no slot."""
-        return self._line_up(number, name, now, slot=False)
+        return self._line_up(number, name, now, slot=False, pace=pace)
 
     def shut_down(self, number: int, name: str, now: float) -> list[Happening]:
         """Let a request wait for a resident model to fall idle, and unload it then."""
@@ -145,6 +172,7 @@ class World:
             self._finish_load(now, happenings)
             or self._grant_slots(happenings)
             or self._finish_shutdowns(now, happenings)
+            or self._unload_idle(now)
             or self._start_load(now)
         ):
             pass
@@ -152,7 +180,10 @@ class World:
 
     def due(self) -> float | None:
         """When the world wants to be told the time again, or None if nothing is coming."""
-        moments = [until for model in self._models.values() for until in model.shutdowns.values()]
+        models = self._models.values()
+        moments = [until for model in models for until in model.shutdowns.values()]
+        if self._idle_s is not None:
+            moments += [model.last_used + self._idle_s for model in models if _idle(model)]
         if self._load is not None:
             if self._load.ready_at is None:
                 moments.append(self._load.asked_at + BUSY_WAIT)
@@ -162,9 +193,44 @@ class World:
 
     # What is done to it by hand
 
-    def doom(self, name: str, loads: int) -> None:
+    def doom(self, name: str, loads: int, reason: Reason = "load_failed") -> None:
         """Let the next loads of a model fail."""
-        self._models[name].doomed = max(self._models[name].doomed, loads)
+        model = self._models[name]
+        model.doomed = max(model.doomed, loads)
+        model.doom = reason
+
+    def crash(self, name: str, now: float) -> list[Happening]:
+        """Let the process of a model die; one that is still loading fails to load.
+
+        Raises:
+            ValueError: the model has no process.
+
+        """
+        model = self._models[name]
+        if self._load is not None and self._load.model == name and self._load.ready_at is not None:
+            self._load.ready_at = now
+            self.doom(name, 1)
+            return self.advance(now)
+        if not model.resident:
+            raise ValueError(f"{name} is not in memory")
+        lost: list[Happening] = [Lost(number) for number in (*sorted(model.busy), *model.waiting)]
+        model.busy.clear()
+        for number in list(model.waiting):
+            self._drop(number, model)
+        model.resident = False
+        model.noticed_at = max(now, model.checked_at + HEALTH_CHECK)
+        return lost + self.advance(now)
+
+    def unload(self, name: str, now: float, *, next_load_s: float) -> list[Happening]:
+        """Have a model out of memory at once, and its next load take so many seconds.
+
+        Raises:
+            ValueError: it is at work or being loaded.
+
+        """
+        happenings = self.take_out(name, now)
+        self._models[name].next_load_s = next_load_s
+        return happenings
 
     def put_in(self, name: str, now: float) -> list[Happening]:
         """Have a model in memory at once, and its cooldown over.
@@ -174,8 +240,9 @@ class World:
 
         """
         model = self._models[name]
-        if self._load is not None and self._load.model == name:
-            self._load.ready_at = now
+        load = self._load
+        if load is not None and load.model == name and load.ready_at is not None:
+            load.ready_at = now
         elif not model.resident:
             if not self._make_room(name, evicted=[]):
                 raise ValueError(f"no room for {name} beside the models that are busy")
@@ -194,23 +261,36 @@ class World:
         if model.busy or (self._load is not None and self._load.model == name):
             raise ValueError(f"{name} is busy")
         model.resident = False
+        model.noticed_at = None
         return self.advance(now)
 
     def resize(
-        self, models: Mapping[str, Weight], *, memory_gb: float, max_active: int, now: float
+        self,
+        models: Mapping[str, Weight],
+        *,
+        memory_gb: float,
+        max_active: int,
+        idle_s: float | None = None,
+        now: float,
     ) -> list[Happening]:
         """Go on with other slots, sizes, load times and limits; the models stay the same."""
         for name, weight in models.items():
             self._models[name].weight = weight
         self._memory_gb = memory_gb
         self._max_active = max_active
+        self._idle_s = idle_s
         return self.advance(now)
 
     # How it stands
 
-    def resident(self) -> list[str]:
-        """Name the models that are loaded."""
-        return [name for name, model in self._models.items() if model.resident]
+    def resident(self, now: float) -> list[str]:
+        """Name the models that LocalAI takes for loaded, a dead one until that is noticed."""
+        models = self._models.items()
+        return [name for name, model in models if model.resident or _haunting(model, now)]
+
+    def works(self, number: int) -> bool:
+        """Whether a request holds a slot."""
+        return any(number in model.busy for model in self._models.values())
 
     def memory_used(self) -> float:
         """Tell the gigabytes taken by loaded models and the one that is being loaded."""
@@ -236,6 +316,8 @@ class World:
             phase = "busy" if model.busy else "ready"
         elif loading:
             phase = "loading"
+        elif _haunting(model, now):
+            phase = "crashed"
         elif cooling:
             phase = "cooling"
         return ModelView(
@@ -254,13 +336,26 @@ class World:
             return False
         self._load = None
         model = self._models[load.model]
-        if model.doomed:
+        if load.over_budget and self._oom_over_budget:
+            happenings += self._turn_away(model, list(model.waiting), "out_of_memory")
+            self._arm_cooldown(model, now)
+        elif model.doomed:
             model.doomed -= 1
-            happenings += self._turn_away(model, list(model.waiting))
+            happenings += self._turn_away(model, list(model.waiting), model.doom)
             self._arm_cooldown(model, now)
         else:
             self._settle_in(model, now)
         return True
+
+    def _unload_idle(self, now: float) -> bool:
+        if self._idle_s is None:
+            return False
+        unloaded = False
+        for model in self._models.values():
+            if _idle(model) and now >= model.last_used + self._idle_s:
+                model.resident = False
+                unloaded = True
+        return unloaded
 
     def _grant_slots(self, happenings: list[Happening]) -> bool:
         granted: list[Happening] = []
@@ -283,6 +378,7 @@ class World:
             for number, until in list(model.shutdowns.items()):
                 if not model.busy:
                     model.resident = False
+                    model.noticed_at = None
                     done.append(Granted(number))
                 elif now >= until:
                     done.append(Refused(number, "still_busy"))
@@ -310,23 +406,33 @@ class World:
         fits = self._make_room(load.model, evicted=evicted)
         load.evicted = load.evicted or bool(evicted)
         if not fits:
-            if self.resident() and now < load.asked_at + BUSY_WAIT:
+            if self._taken() and now < load.asked_at + BUSY_WAIT:
                 return False
             self.over_budget += 1
+            load.over_budget = True
         model = self._models[load.model]
-        load.ready_at = now + model.weight.load_s
+        seconds = model.weight.load_s if model.next_load_s is None else model.next_load_s
+        model.next_load_s = None
+        load.ready_at = now + seconds * model.paces[load.leader]
         model.loads += 1
         self.swaps += load.evicted
         return True
 
     # Smaller movements
 
-    def _line_up(self, number: int, name: str, now: float, *, slot: bool) -> list[Happening]:
+    def _line_up(
+        self, number: int, name: str, now: float, *, slot: bool, pace: float
+    ) -> list[Happening]:
         happenings = self.advance(now)
         model = self._models[name]
+        if _haunting(model, now):
+            return [*happenings, Refused(number, "crashed") if slot else Granted(number)]
+        if model.resident and now >= model.checked_at + HEALTH_CHECK:
+            model.checked_at = now
         if self.cooling(name, now):
             return [*happenings, Refused(number, "cooldown", model.cooldown_until - now)]
         model.waiting.append(number)
+        model.paces[number] = pace
         if not slot:
             model.warming.add(number)
         return happenings + self.advance(now)
@@ -334,13 +440,14 @@ class World:
     def _drop(self, number: int, model: _Model) -> None:
         model.waiting.remove(number)
         model.warming.discard(number)
+        del model.paces[number]
         self._tried_again.discard(number)
 
-    def _turn_away(self, model: _Model, numbers: Iterable[int]) -> list[Happening]:
+    def _turn_away(self, model: _Model, numbers: Iterable[int], reason: Reason) -> list[Happening]:
         happenings: list[Happening] = []
         for number in numbers:
             self._drop(number, model)
-            happenings.append(Refused(number, "load_failed"))
+            happenings.append(Refused(number, reason))
         return happenings
 
     def _abort(self, name: str, model: _Model, load: _Load, now: float) -> list[Happening]:
@@ -352,7 +459,7 @@ class World:
         self._arm_cooldown(model, now)
         again = [number for number in model.waiting if number in self._tried_again]
         self._tried_again.update(model.waiting)
-        return self._turn_away(model, again)
+        return self._turn_away(model, again, "load_failed")
 
     def _arm_cooldown(self, model: _Model, now: float) -> None:
         model.failures += 1
@@ -361,12 +468,14 @@ class World:
 
     def _settle_in(self, model: _Model, now: float) -> None:
         model.resident = True
+        model.noticed_at = None
         model.last_used = now
+        model.checked_at = now
         model.failures = 0
         model.cooldown_until = 0.0
 
     def _taken(self) -> list[str]:
-        taken = self.resident()
+        taken = [name for name, model in self._models.items() if model.resident]
         if self._load is not None and self._load.ready_at is not None:
             taken.append(self._load.model)
         return taken
@@ -390,3 +499,12 @@ class World:
             self._models[oldest].resident = False
             evicted.append(oldest)
         return True
+
+
+def _idle(model: _Model) -> bool:
+    return model.resident and not model.busy and not model.waiting
+
+
+def _haunting(model: _Model, now: float) -> bool:
+    """Whether a process has died and nobody has noticed."""
+    return model.noticed_at is not None and now < model.noticed_at

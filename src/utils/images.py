@@ -7,50 +7,36 @@ before their size can be judged, and take a phone's photo with a preview inside 
 """
 
 import asyncio
-import binascii
 import io
-import re
 import struct
 import warnings
 import zlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from urllib.parse import unquote_to_bytes
+from typing import TypeVar
 
 import PIL.Image
 from PIL.ExifTags import Base
-from PIL.Image import DecompressionBombError, Resampling, Transpose
+from PIL.Image import DecompressionBombError, Dither, Resampling, Transpose
+from PIL.ImageChops import multiply
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
+from ..models.blobs import Blob, size_of
 from ..models.errors import BackendProtocolError, EmptyResult, InvalidInput
-from ..models.requests import (
-    MAX_PIXELS,
-    MAX_SIDE,
-    MIN_SIDE,
-    Img2ImgRequest,
-    Img2TxtRequest,
-    InferenceRequest,
-)
+from ..models.requests import MAX_PIXELS, MAX_SIDE, MIN_SIDE
 from ..models.results import Image
 
 MAX_BYTES = 20 * 1024 * 1024
 MAX_SENT_BYTES = 10_500_000  # all pictures of one request: LocalAI takes 15 MB with base64 around
 MAX_RESULT_PIXELS = 64_000_000
 SMALLEST_DRAWN, LARGEST_DRAWN = 64, 1024
+ALLOWED = "give base64 of a PNG, JPEG or WEBP picture, a data: URI of one, or job:<id>"
 
-Lookup = Callable[[str, int], Awaitable[Image]]
-"""Finds the n-th picture (from 0) that a job made."""
-
-_ALLOWED = "give base64 of a PNG, JPEG or WEBP picture, a data: URI of one, or job:<id>"
-_DATA_URI = re.compile(r"data:([^,]{0,200}),", re.IGNORECASE)
-_JOB = re.compile(r"job:([\w-]{1,128})(?:/(\d{1,3}))?", re.ASCII)
-_ADDRESS = re.compile(r"(https?|ftp|file):", re.IGNORECASE)
-_WHITESPACE = b" \t\r\n\v\f"
-_URL_SAFE = bytes.maketrans(b"-_", b"+/")
+T = TypeVar("T")
 
 _TURNS = {
     2: Transpose.FLIP_LEFT_RIGHT,
@@ -87,44 +73,83 @@ _BROKEN = (
 
 
 @dataclass(frozen=True, slots=True)
-class _Canonical:
-    uri: str
-    width: int
-    height: int
+class Canonical:
+    """A picture as it is sent: upright, without metadata, as RGB or RGBA in a PNG or JPEG.
 
-
-async def prepare(request: InferenceRequest, lookup: Lookup) -> InferenceRequest:
-    """Replace each picture of a request by a checked, re-encoded ``data:`` URI.
-
-    An img2img request that says nothing of its size is given the picture's, where possible.
-
-    Raises:
-        InvalidInput: a picture is none, or not one that is allowed; `param` names the field.
+    Attributes:
+        size: its width and height as they are seen.
+        sent: the same after it was made small enough to be sent.
 
     """
-    if isinstance(request, Img2ImgRequest):
-        source = await _prepared(request.image, "image", MAX_SENT_BYTES, lookup)
-        if request.width is not None or request.height is not None:
-            return request.model_copy(update={"image": source.uri})
-        width, height = drawable(source.width, source.height)
-        return request.model_copy(update={"image": source.uri, "width": width, "height": height})
-    if isinstance(request, Img2TxtRequest):
-        share, alone = MAX_SENT_BYTES // len(request.images), len(request.images) == 1
-        prepared = [
-            await _prepared(image, "image" if alone else f"images.{number}", share, lookup)
-            for number, image in enumerate(request.images)
-        ]
-        return request.model_copy(update={"images": tuple(image.uri for image in prepared)})
-    return request
+
+    data: bytes
+    media_type: str
+    size: tuple[int, int]
+    sent: tuple[int, int]
+
+
+async def apart(work: Callable[[], T]) -> T:
+    """Do something in one of the two threads, so that no more than two pictures are open."""
+    return await asyncio.get_running_loop().run_in_executor(_workers, work)
+
+
+def canonical(data: bytes, field: str, limit: int = MAX_SENT_BYTES) -> Canonical:
+    """Check a caller's picture and encode it anew in at most `limit` bytes. Slow.
+
+    Raises:
+        InvalidInput: it is none, or not one that is allowed; `param` names the field.
+
+    """
+    picture = _opened(data, field)
+    del data
+    try:
+        plain = _plain(_upright(picture))
+        encoded, media_type, sent = _encoded(plain, limit, as_jpeg=picture.format == "JPEG")
+    except _BROKEN:
+        raise _damaged(field) from None
+    return Canonical(encoded, media_type, plain.size, sent)
+
+
+def mask(data: bytes, field: str, of: Canonical) -> Canonical:
+    """Check the mask of a picture and encode it in black and white, as large as it is sent. Slow.
+
+    What is transparent counts as black.
+
+    Raises:
+        InvalidInput: it is no picture, has another shape, or nothing white; `param` names it.
+
+    """
+    picture = _opened(data, field)
+    try:
+        plain = _plain(_upright(picture))
+    except _BROKEN:
+        raise _damaged(field) from None
+    if plain.size != of.size:
+        (width, height), (wide, high) = plain.size, of.size
+        raise InvalidInput(
+            f"{field} has {width}x{height} pixels, but the picture {wide}x{high}",
+            param=field,
+            hint="give a mask of the same size as the picture",
+        )
+    grey = _on_black(plain)
+    while grey.size != of.sent:
+        grey = grey.reduce(2)  # as the picture was
+    drawn = grey.convert("1", dither=Dither.NONE).convert("L")
+    if drawn.getextrema() == (0, 0):
+        raise InvalidInput(
+            f"{field} has nothing white", param=field, hint="white is what will be drawn anew"
+        )
+    return Canonical(_png(drawn), "image/png", of.size, of.sent)
 
 
 async def preview(image: Image, *, max_side: int = 1024, max_bytes: int = 450_000) -> Image:
-    """Return a picture small enough to be shown inside a message; the picture itself if it is."""
-    if max(image.width, image.height) <= max_side and len(image.data) <= max_bytes:
+    """Return a picture small enough to be shown inside a message; the picture itself if it is.
+
+    Its data must be at hand, not a blob.
+    """
+    if max(image.width, image.height) <= max_side and size_of(image.data) <= max_bytes:
         return image
-    return await asyncio.get_running_loop().run_in_executor(
-        _workers, _preview, image, max_side, max_bytes
-    )
+    return await apart(lambda: _preview(image, max_side, max_bytes))
 
 
 def inspect_result(data: bytes, *, backend: str = "", seed: int | None = None) -> Image:
@@ -164,18 +189,7 @@ def _drawable(side: float) -> int:
     return min(max(round(side / 8) * 8, SMALLEST_DRAWN), LARGEST_DRAWN)
 
 
-async def _prepared(text: str, field: str, limit: int, lookup: Lookup) -> _Canonical:
-    source: str | bytes = text
-    if len(text) <= 200 and (match := _JOB.fullmatch(text.strip())):
-        made = await lookup(match[1], int(match[2] or 0))
-        source = made.data
-    return await asyncio.get_running_loop().run_in_executor(
-        _workers, _canonical, source, field, limit
-    )
-
-
-def _canonical(source: str | bytes, field: str, limit: int) -> _Canonical:
-    data = source if isinstance(source, bytes) else _decoded(source, field)
+def _opened(data: bytes, field: str) -> ImageFile:
     if len(data) > MAX_BYTES:
         raise InvalidInput(f"{field} must be at most 20 MiB", param=field)
     try:
@@ -186,38 +200,14 @@ def _canonical(source: str | bytes, field: str, limit: int) -> _Canonical:
         ) from None
     except _BROKEN:
         raise InvalidInput(
-            f"{field} is not a PNG, JPEG or WEBP picture", param=field, hint=_ALLOWED
+            f"{field} is not a PNG, JPEG or WEBP picture", param=field, hint=ALLOWED
         ) from None
     _check(picture, field)
-    try:
-        plain = _plain(_upright(picture))
-        encoded, media_type = _encoded(plain, limit, as_jpeg=picture.format == "JPEG")
-    except _BROKEN:
-        raise InvalidInput(f"{field} is damaged or cut short", param=field) from None
-    base64 = binascii.b2a_base64(encoded, newline=False).decode("ascii")
-    return _Canonical(f"data:{media_type};base64,{base64}", *plain.size)
+    return picture
 
 
-def _decoded(text: str, field: str) -> bytes:
-    """Take the bytes out of base64 in any of its spellings, or out of a data URI."""
-    if _ADDRESS.match(text.lstrip()[:8]):
-        raise InvalidInput(f"{field} must not be an address", param=field, hint=_ALLOWED)
-    wrong = InvalidInput(f"{field} is not valid base64", param=field, hint=_ALLOWED)
-    if match := _DATA_URI.match(text.lstrip()):
-        if not match[1].rstrip().lower().endswith(";base64"):
-            raise InvalidInput(f"{field} must be a base64 data: URI", param=field, hint=_ALLOWED)
-        text = text.lstrip()[match.end() :]
-    try:
-        raw = text.encode("ascii")
-    except UnicodeEncodeError:
-        raise wrong from None
-    if b"%" in raw:
-        raw = unquote_to_bytes(raw)
-    raw = raw.translate(_URL_SAFE, _WHITESPACE).rstrip(b"=")
-    try:
-        return binascii.a2b_base64(raw + b"=" * (-len(raw) % 4), strict_mode=True)
-    except ValueError:
-        raise wrong from None
+def _damaged(field: str) -> InvalidInput:
+    return InvalidInput(f"{field} is damaged or cut short", param=field)
 
 
 def _open(data: bytes) -> ImageFile:
@@ -262,19 +252,27 @@ def _plain(picture: PIL.Image.Image) -> PIL.Image.Image:
     """Return the pixels alone, as RGB or RGBA with 8 bits a channel."""
     if picture.mode == "I;16":  # a mere conversion would clip grey to 255; keep its high bytes
         picture = PIL.Image.frombytes("L", picture.size, picture.tobytes()[1::2])
-    plain = picture.convert("RGBA" if picture.has_transparency_data else "RGB")
+    mode = "RGBA" if picture.has_transparency_data else "RGB"
+    plain = picture if picture.mode == mode else picture.convert(mode)
     plain.info.clear()
     return plain
 
 
-def _encoded(plain: PIL.Image.Image, limit: int, *, as_jpeg: bool) -> tuple[bytes, str]:
+def _on_black(plain: PIL.Image.Image) -> PIL.Image.Image:
+    grey = plain.convert("L")
+    return multiply(grey, plain.getchannel("A")) if plain.mode == "RGBA" else grey
+
+
+def _encoded(
+    plain: PIL.Image.Image, limit: int, *, as_jpeg: bool
+) -> tuple[bytes, str, tuple[int, int]]:
     """Encode within `limit` bytes: lossless or nearly so, else as JPEG, else ever smaller."""
     data, media_type = (_jpeg(plain, 95), "image/jpeg") if as_jpeg else (_png(plain), "image/png")
     if len(data) <= limit:
-        return data, media_type
+        return data, media_type, plain.size
     while len(data := _jpeg(plain, 92)) > limit and min(plain.size) >= 2 * MIN_SIDE:
         plain = plain.reduce(2)
-    return data, "image/jpeg"
+    return data, "image/jpeg", plain.size
 
 
 def _png(plain: PIL.Image.Image) -> bytes:
@@ -294,6 +292,8 @@ def _jpeg(plain: PIL.Image.Image, quality: int) -> bytes:
 
 
 def _preview(image: Image, max_side: int, max_bytes: int) -> Image:
+    if isinstance(image.data, Blob):
+        raise TypeError("the blob of a picture must be read before it can be made smaller")
     try:
         plain = _plain(_open(image.data))
         plain.thumbnail((max_side, max_side), Resampling.LANCZOS)

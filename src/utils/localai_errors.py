@@ -34,6 +34,7 @@ from .strict_json import Json, parse
 
 LONGEST_WAIT = 300.0
 LONGEST_QUOTE = 200
+LONGEST_SEARCH = 100_000  # characters of a request that are compared with a quote
 _SHARED = 12  # characters in a row that no quote may have in common with a request
 
 
@@ -45,7 +46,9 @@ class _Sign(Enum):
     TOO_LONG = auto()
     NOT_LOADED = auto()
     NO_ROOM = auto()
+    NO_SIGHT = auto()
     BAD_SIZE = auto()
+    NO_FILE = auto()
     NO_MEMORY = auto()
     CRASHED = auto()
 
@@ -58,9 +61,12 @@ _SIGNS: Mapping[_Sign, re.Pattern[str]] = {
         _Sign.TOO_LONG: r"context (size|length|window)|exceed_context|prompt is too long"
         r"|too large to process",
         _Sign.NOT_LOADED: r"(failed|unable|could not|cannot) (to )?load (the )?model"
-        r"|error loading model|grpc service not ready|backend not found",
+        r"|\berror loading model|grpc service not ready|backend not found",
         _Sign.NO_ROOM: r"admission_rejected|capacity reached|quota_exceeded",
+        _Sign.NO_SIGHT: r"(image|multimodal|mmproj).{0,40} not (be )?support"
+        r"|does not support (image|multimodal)",
         _Sign.BAD_SIZE: r"invalid value for 'size'",
+        _Sign.NO_FILE: r"http: no such file",
         _Sign.NO_MEMORY: r"out of memory|cudamalloc failed|failed to allocate|OutOfMemory",
         _Sign.CRASHED: r"code = (Unavailable|Canceled)|error reading from server"
         r"|connection refused|connection reset|transport is closing|\bEOF\b",
@@ -197,14 +203,13 @@ def _missing(failure: Failure, scene: Scene) -> InferenceManagerError:
 
 
 def _rejection(failure: Failure, scene: Scene) -> BackendError:
-    sign = _sign_of(failure)
-    if failure.status == 413:
+    if _sign_of(failure) is _Sign.TOO_LONG:
+        hint, reason = _SHORTER, "the prompt is longer than the model's context"
+    elif failure.status == 413:
         hint = "send a smaller picture, or raise LOCALAI_UPLOAD_LIMIT on the backend"
         reason = "the request is too large for it"
     elif "model_disabled" in failure.kind:
         hint, reason = "", "the model is disabled there"
-    elif sign is _Sign.TOO_LONG:
-        hint, reason = _SHORTER, "the prompt is longer than the model's context"
     else:
         hint, reason = "", "it finds the request faulty"
     return BackendRejected(
@@ -242,8 +247,15 @@ def _inability(failure: Failure, scene: Scene) -> BackendError:
             return BackendBusy(
                 f"backend {backend} has no room" + _quote(failure, scene), retry_after=wait
             )
+        case _Sign.NO_SIGHT:
+            return BackendRejected(
+                f"backend {backend} rejects the request: the model cannot see pictures",
+                hint="choose a model that has vision; list_models tells which do",
+            )
         case _Sign.BAD_SIZE:
             return BackendRejected(f"backend {backend} rejects the request: the size of the image")
+        case _Sign.NO_FILE:
+            return BackendRejected(f"backend {backend} rejects the request: no file came with it")
         case _Sign.NO_MEMORY:
             return BackendFailed(
                 f"backend {backend} ran out of memory",
@@ -257,6 +269,10 @@ def _inability(failure: Failure, scene: Scene) -> BackendError:
 
 def _by_status(failure: Failure, scene: Scene) -> BackendError:
     match failure.status:
+        case 501:
+            return BackendRejected(
+                f"backend {scene.backend} rejects the request: its engine cannot do this (501)"
+            )
         case 503:
             return BackendBusy(
                 f"backend {scene.backend} is busy (503)", retry_after=failure.retry_after
@@ -279,7 +295,8 @@ def _quote(failure: Failure, scene: Scene) -> str:
     text = " ".join(failure.text.split())
     if len(text) > LONGEST_QUOTE:
         text = text[: LONGEST_QUOTE - 1] + "…"
-    if not text or any(_share(text, secret) for secret in scene.private):
+    long = sum(map(len, scene.private)) > LONGEST_SEARCH
+    if not text or long or any(_share(text, secret) for secret in scene.private):
         return ""
     return ": " + "".join(_escaped(text))
 

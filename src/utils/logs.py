@@ -15,6 +15,7 @@ from ..models.events import (
     Ended,
     Event,
     ModelLoaded,
+    ModelPaused,
     Retried,
     Started,
     Submitted,
@@ -126,6 +127,16 @@ class EventLog:
                         "model": model,
                         "duration_s": round(seconds, 3),
                         **({} if error is None else {"code": error.code, "detail": error.message}),
+                    },
+                )
+            case ModelPaused(backend, model, seconds, why):
+                self._backends.warning(
+                    "model is left alone",
+                    extra={
+                        "backend": backend,
+                        "model": model,
+                        "duration_s": round(seconds, 3),
+                        "detail": why,
                     },
                 )
             case BackendChanged(backend, up, detail):

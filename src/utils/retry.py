@@ -11,7 +11,12 @@ from typing import Any
 
 from tenacity import RetryCallState, Retrying, stop_after_attempt, wait_random_exponential
 
-from ..models.errors import BackendError, InferenceManagerError
+from ..models.errors import (
+    BackendError,
+    BackendUnavailable,
+    InferenceManagerError,
+    UnknownModel,
+)
 
 MAX_RETRY_AFTER = 300.0
 
@@ -40,6 +45,8 @@ class RetryPolicy:
             claims: how many attempts have begun, whether they counted or not.
 
         """
+        if isinstance(error, UnknownModel):  # it was offered a moment ago, and may be again
+            error = BackendUnavailable(error.message, reached=True)
         if not isinstance(error, BackendError) or not error.transient:
             return None
         asked = min(max(error.retry_after or 0.0, 0.0), MAX_RETRY_AFTER)

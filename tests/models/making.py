@@ -5,10 +5,44 @@ from typing import Any
 from src.models.jobs import Job, Level
 from src.models.modality import Modality
 from src.models.queues import Entry
-from src.models.requests import Txt2TxtRequest
+from src.models.requests import (
+    Audio2TxtRequest,
+    Img2ImgRequest,
+    Img2TxtRequest,
+    InferenceRequest,
+    InpaintRequest,
+    RerankRequest,
+    Txt2AudioRequest,
+    Txt2ImgRequest,
+    Txt2SoundRequest,
+    Txt2TxtRequest,
+    Txt2VecRequest,
+    Txt2VideoRequest,
+)
 
 NOW = 1_000.0
-CHAT, DRAW, EDIT, LOOK = Modality
+CHAT, DRAW, EDIT, LOOK = list(Modality)[:4]
+SMALLEST: dict[type[InferenceRequest], dict[str, Any]] = {
+    Txt2TxtRequest: {"prompt": "p"},
+    Txt2ImgRequest: {"prompt": "p"},
+    Img2ImgRequest: {"prompt": "p", "image": "aGk="},
+    Img2TxtRequest: {"image": "aGk="},
+    Txt2VecRequest: {"input": "t"},
+    RerankRequest: {"query": "q", "documents": ["d"]},
+    Audio2TxtRequest: {"audio": "aGk="},
+    Txt2AudioRequest: {"input": "t"},
+    Txt2SoundRequest: {"prompt": "p"},
+    InpaintRequest: {"prompt": "p", "image": "aGk=", "mask": "aGk="},
+    Txt2VideoRequest: {"prompt": "p"},
+}
+
+
+def small(kind: type[InferenceRequest], **fields: Any) -> InferenceRequest:
+    """Make the least valid request of a kind, with some of its fields given."""
+    least = SMALLEST[kind]
+    if kind is Img2TxtRequest and "images" in fields:
+        least = {}
+    return kind.model_validate({**least, **fields})
 
 
 def chat(text: str = "hello", **fields: Any) -> Txt2TxtRequest:

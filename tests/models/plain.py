@@ -7,7 +7,9 @@ each decision every waiting job is asked whether its turn has come. `Scheduler` 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from src.models.capacity import BackendLimits, ModelLimits
+from src.models.breaker import Breaker, BreakerRules, Trouble
+from src.models.capacity import BackendLimits, ModelLimits, Pause
+from src.models.durations import Durations
 from src.models.modality import Modality
 from src.models.queues import Entry
 from src.models.scheduler import Decision, Expire, Load, Start
@@ -18,6 +20,7 @@ class Job:
     entry: Entry
     state: str = "waiting"
     backend: str = ""
+    since: float = 0.0
     ghost: bool = False
     not_before: float | None = None
     told_to_expire: bool = False
@@ -37,7 +40,13 @@ class Host:
     dead: set[str] = field(default_factory=set[str])
     loading: str | None = None
     leaving: tuple[str, ...] = ()
-    cooling: dict[str, float] = field(default_factory=dict[str, float])
+    paused: dict[str, Pause] = field(default_factory=dict[str, Pause])
+    seen: bool = False
+    revived: bool = False
+    breakers: dict[str, Breaker] = field(default_factory=dict[str, Breaker])
+
+    def breaker(self, model: str) -> Breaker:
+        return self.breakers.setdefault(model, Breaker(BreakerRules(), recovering=self.revived))
 
 
 class PlainScheduler:
@@ -46,7 +55,12 @@ class PlainScheduler:
         hosts: Mapping[str, BackendLimits],
         models: Mapping[str, ModelLimits],
         order: Sequence[Modality],
+        affinity_s: float = 20.0,
     ) -> None:
+        self.affinity_s = affinity_s
+        self.turns: dict[str, float] = {}
+        self.loads = Durations()
+        self.warm: list[str] = []
         self.hosts = {name: Host(limits) for name, limits in hosts.items()}
         self.models = dict(models)
         self.order = list(order)
@@ -78,7 +92,15 @@ class PlainScheduler:
     def usable(self, backend: str, model: str, now: float) -> bool:
         host = self.hosts[backend]
         offered = host.offers is None or model in host.offers
-        return host.up and offered and host.cooling.get(model, now) <= now
+        paused = model in host.paused and host.paused[model].until > now
+        return host.up and offered and not paused
+
+    def slots(self, backend: str, model: str) -> int:
+        host, parallel = self.hosts[backend], self.limits(model).parallel
+        limit = 1 if host.revived else None
+        if model in host.breakers:
+            limit = host.breakers[model].limit
+        return parallel if limit is None else min(limit, parallel)
 
     def fits(self, backend: str, models: Sequence[str]) -> bool:
         limits = self.hosts[backend].limits
@@ -106,10 +128,21 @@ class PlainScheduler:
             self.job(job_id).state = "ended"
         return waits
 
-    def ended(self, job_id: str, now: float) -> None:  # noqa: ARG002
+    def ended(self, job_id: str, now: float, *, well: bool = False) -> None:  # noqa: ARG002
         job = self.job(job_id)
         job.state = "ended"
         self._bury(job)
+        host = self.hosts[job.backend]
+        if well and (host.revived or job.model in host.breakers):
+            host.breaker(job.model).succeeded()
+
+    def failed(self, job_id: str, trouble: Trouble, now: float) -> float | None:
+        job = self.job(job_id)
+        host = self.hosts[job.backend]
+        until = host.breaker(job.model).failed(trouble, now, began=job.since)
+        if until is not None:
+            host.paused[job.model] = Pause(until, trouble)
+        return until
 
     def abandoned(self, job_id: str) -> None:
         self.job(job_id).ghost = True
@@ -129,7 +162,16 @@ class PlainScheduler:
         self, backend: str, *, offers: Sequence[str] | None, resident: frozenset[str] | None
     ) -> None:
         host = self.hosts[backend]
+        if host.seen and not host.up:
+            host.revived = True
+            for breaker in host.breakers.values():
+                breaker.recover()
+        host.seen = True
         host.offers = None if offers is None else frozenset(offers)
+        if resident is not None:
+            host.paused = {
+                m: p for m, p in host.paused.items() if m in resident or not p.while_resident
+            }
         if resident is None:
             resident = frozenset(host.resident if host.up else ())
         there = {m for m in resident if m != host.loading and m not in host.leaving}
@@ -145,20 +187,28 @@ class PlainScheduler:
     def backend_down(self, backend: str) -> None:
         self.hosts[backend].up = False
 
-    def loaded(self, backend: str, model: str) -> None:
+    def loaded(self, backend: str, model: str, took_s: float | None = None) -> None:
         host = self.hosts[backend]
         host.loading, host.leaving = None, ()
-        host.cooling.pop(model, None)
+        host.paused.pop(model, None)
+        if not self.resident_somewhere(model):
+            self.turns.pop(model, None)
         host.resident.append(model)
+        if took_s is not None:
+            self.loads.add((backend, model), took_s)
 
-    def load_failed(self, backend: str, model: str, *, cool_until: float) -> None:
+    def load_failed(self, backend: str, model: str, pause: Pause) -> None:
         host = self.hosts[backend]
         host.loading, host.leaving = None, ()
-        host.cooling[model] = cool_until
+        host.paused[model] = pause
 
-    def model_gone(self, backend: str, model: str, *, cool_until: float) -> None:
+    def warm_up(self, models: Sequence[str]) -> None:
+        self.warm += models
+
+    def model_gone(self, backend: str, model: str, pause: Pause) -> None:
         host = self.hosts[backend]
-        host.cooling[model] = cool_until
+        host.paused[model] = pause
+        host.breakers.setdefault(model, Breaker(BreakerRules())).recover()
         if self.attempts(backend, model):
             host.dead.add(model)
         elif model in host.resident:
@@ -182,27 +232,87 @@ class PlainScheduler:
         drained: dict[str, list[str]] = {}
         stuck: set[str | None] = {None}  # first in, first out: nobody passes a job of his model
         for job in self.in_line():
+            if job.state != "waiting":
+                continue  # it has overtaken
+            if job.entry.model not in stuck:
+                decisions += self._overtaking(job, drained, now)
             decision = None if job.entry.model in stuck else self._turn(job, drained, now)
             if decision is not None:
                 decisions.append(decision)
             if job.state == "waiting":
                 stuck.add(job.entry.model)
+        waiting = {job.model for job in self.in_line() if job.entry.model is not None}
+        if all(self.resident_somewhere(model) for model in waiting):
+            self.turns.clear()  # nobody is overtaken
+        for model in tuple(self.warm):
+            if self.resident_somewhere(model):
+                self.warm.remove(model)
+                continue
+            for b, host in self.hosts.items():
+                free = self.usable(b, model, now) and b not in drained and host.loading is None
+                if model in host.resident or not free:
+                    continue
+                if self.fits(b, [*host.resident, model]):
+                    host.loading, host.leaving = model, ()
+                    self.warm.remove(model)
+                    decisions.append(Load("", b, model, ()))
+                    break
         return decisions
+
+    def resident_somewhere(self, model: str) -> bool:
+        hosts = self.hosts.values()
+        return any(h.up and model in h.resident and model not in h.dead for h in hosts)
+
+    def _overtaking(self, job: Job, drained: dict[str, list[str]], now: float) -> list[Decision]:
+        decisions: list[Decision] = []
+        if not self.affinity_s or self.resident_somewhere(job.model):
+            return decisions
+        while followers := [j for j in self.in_line() if self._may_pass(j, job, drained, now)]:
+            follower = followers[0]
+            self.turns.setdefault(follower.model, now)
+            decision = self._turn(follower, drained, now)
+            assert decision is not None
+            decisions.append(decision)
+        return decisions
+
+    def _may_pass(self, one: Job, other: Job, drained: dict[str, list[str]], now: float) -> bool:
+        if one.entry.model is None:
+            return False
+        first = next(j for j in self.in_line() if j.entry.model == one.model)
+        loads = [self.loads.usual((b, one.model)) or 0.0 for b in self.hosts]
+        patience = max(self.affinity_s, *(2 * seconds for seconds in loads))
+        return (
+            one is first
+            and self.rank(one) > self.rank(other)
+            and bool(self._free_homes(one.model, drained, now))
+            and now - self.turns.get(one.model, now) < patience
+        )
+
+    def _free_homes(self, model: str, drained: dict[str, list[str]], now: float) -> list[str]:
+        return [
+            b
+            for b in self._homes(model, drained, now)
+            if self.attempts(b, model) < self.slots(b, model)
+        ]
+
+    def _homes(self, model: str, drained: dict[str, list[str]], now: float) -> list[str]:
+        return [
+            b
+            for b, host in self.hosts.items()
+            if self.usable(b, model, now)
+            and model in host.resident
+            and model not in host.dead
+            and model not in drained.get(b, [])
+        ]
 
     def _turn(self, job: Job, drained: dict[str, list[str]], now: float) -> Decision | None:
         model = job.model
         usable = [b for b in self.hosts if self.usable(b, model, now)]
-        homes = [
-            b
-            for b in usable
-            if model in self.hosts[b].resident
-            and model not in self.hosts[b].dead
-            and model not in drained.get(b, [])
-        ]
-        free = [b for b in homes if self.attempts(b, model) < self.limits(model).parallel]
+        homes = self._homes(model, drained, now)
+        free = self._free_homes(model, drained, now)
         if free:
             backend = min(free, key=lambda b: self.attempts(b, model))
-            job.state, job.backend = "running", backend
+            job.state, job.backend, job.since = "running", backend, now
             resident = self.hosts[backend].resident
             resident.remove(model)
             resident.append(model)
@@ -215,9 +325,11 @@ class PlainScheduler:
             if model in self.hosts[b].resident or b in drained or leaving is None:
                 continue
             waits_for_load = self.hosts[b].loading is not None
-            if homes and (leaving or waits_for_load):
-                continue
             busy = sum(self.attempts(b, m) for m in leaving)
+            if homes and (waits_for_load or busy):
+                continue
+            if homes and leaving and not self._worth_it(model, leaving):
+                continue
             ways.append((busy, waits_for_load, len(leaving), b, leaving))
         if not ways:
             return None
@@ -229,6 +341,14 @@ class PlainScheduler:
         host.loading, host.leaving = model, tuple(leaving)
         host.resident = [m for m in host.resident if m not in leaving]
         return Load(job.entry.id, backend, model, tuple(leaving))
+
+    def _worth_it(self, model: str, leaving: Sequence[str]) -> bool:
+        """More wait than can run at home, and nobody for those who would have to leave."""
+        waiting = [job.entry.model for job in self.in_line()]
+        at_home = [b for b, host in self.hosts.items() if model in host.resident]
+        return waiting.count(model) > sum(self.slots(b, model) for b in at_home) and not any(
+            m in waiting for m in leaving
+        )
 
     def _leaving(self, backend: str, model: str) -> list[str] | None:
         """Let them go idle first, longest unused first; then call back whoever need not go."""

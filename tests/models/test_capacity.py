@@ -1,6 +1,6 @@
 import pytest
 
-from src.models.capacity import BackendLimits, Capacity, LoadFirst, ModelLimits, Run
+from src.models.capacity import BackendLimits, Capacity, LoadFirst, ModelLimits, Pause, Run
 
 NOW = 1_000.0
 TWO = ModelLimits(parallel=2)
@@ -207,24 +207,24 @@ def test_a_backend_gets_only_what_it_offers() -> None:
     assert capacity.place("m", NOW) == LoadFirst("gpu", ())
 
 
-def test_a_model_that_failed_to_load_cools() -> None:
+def test_a_model_that_failed_to_load_is_left_alone_for_a_while() -> None:
     capacity = one()
     capacity.begin_load("gpu", "m", ())
 
-    capacity.end_load("gpu", "m", cool_until=NOW + 10)
+    capacity.end_load("gpu", "m", Pause(NOW + 10, "it could not be loaded"))
 
     assert capacity.place("m", NOW + 9) is None
-    assert capacity.cooling("gpu", NOW) == {"m": NOW + 10}
+    assert capacity.pauses("gpu", NOW) == {"m": Pause(NOW + 10, "it could not be loaded")}
     assert capacity.next_change(NOW) == NOW + 10
-    assert capacity.cooling("gpu", NOW + 10) == {}
+    assert capacity.pauses("gpu", NOW + 10) == {}
     assert capacity.next_change(NOW + 10) is None
     assert capacity.place("m", NOW + 10) == LoadFirst("gpu", ())
 
 
-def test_a_model_that_came_back_after_it_cooled_stays() -> None:
+def test_a_model_that_came_back_after_its_pause_stays() -> None:
     capacity = one()
     capacity.begin_load("gpu", "m", ())
-    capacity.end_load("gpu", "m", cool_until=NOW + 10)
+    capacity.end_load("gpu", "m", Pause(NOW + 10))
     capacity.backend_up("gpu", offers=None, resident=["m"])
     assert capacity.place("m", NOW + 10) == Run("gpu")
 
@@ -237,7 +237,7 @@ def test_a_model_that_came_back_after_it_cooled_stays() -> None:
 def test_an_idle_model_that_died_is_gone_at_once() -> None:
     capacity = one("m")
 
-    capacity.gone("gpu", "m", cool_until=NOW)
+    capacity.gone("gpu", "m", Pause(NOW))
 
     assert capacity.resident("gpu") == {}
     assert capacity.place("m", NOW) == LoadFirst("gpu", ())
@@ -248,7 +248,7 @@ def test_nobody_joins_the_attempts_on_a_model_that_died() -> None:
     capacity.occupy("gpu", "m")
     capacity.occupy("gpu", "m")
 
-    capacity.gone("gpu", "m", cool_until=NOW + 1)
+    capacity.gone("gpu", "m", Pause(NOW + 1))
 
     assert capacity.place("m", NOW + 2) is None
     capacity.vacate("gpu", "m")

@@ -1,3 +1,5 @@
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -5,12 +7,19 @@ from pydantic import ValidationError
 
 from src.models.capacity import ModelLimits
 from src.models.catalog import Catalog, ModelDefinition
-from src.models.errors import InvalidInput, UnknownModel
+from src.models.errors import BackendUnseen, InvalidInput, UnknownModel
 from src.models.modality import Modality
 from src.models.ports import OfferedModel
-from src.models.requests import Img2ImgRequest, Txt2ImgRequest, Txt2TxtRequest
+from src.models.requests import (
+    REQUESTS,
+    Img2ImgRequest,
+    InpaintRequest,
+    Txt2ImgRequest,
+    Txt2TxtRequest,
+)
+from src.utils.localai_catalog import modalities
 
-from .making import CHAT, DRAW, EDIT, LOOK, chat
+from .making import CHAT, DRAW, EDIT, LOOK, chat, small
 
 
 def offered(**models: frozenset[Modality] | set[Modality] | None) -> list[OfferedModel]:
@@ -80,6 +89,41 @@ def test_where_no_model_changes_pictures_the_hint_says_that_localai_does_not_tel
     assert "`modality: [txt2img, img2img]`" in refused.value.hint
 
 
+def test_where_no_model_fills_in_pictures_the_hint_says_which_file_to_write() -> None:
+    fill_in = small(InpaintRequest)
+
+    with pytest.raises(UnknownModel) as refused:
+        Catalog(offered(painter={DRAW})).resolve(fill_in)
+    assert "LocalAI does not say" in refused.value.hint
+    assert "`modality: [txt2img, inpaint]`" in refused.value.hint
+
+    written = defined("painter", modality=["txt2img", "inpaint"])
+    catalog = Catalog(offered(painter={DRAW}), [written])
+
+    assert catalog.resolve(fill_in) == "painter"
+    assert catalog.resolve(draw()) == "painter"
+
+
+@pytest.mark.parametrize("modality", sorted(set(Modality) - {EDIT, Modality.INPAINT}))
+def test_where_no_model_serves_a_modality_the_hint_names_it(modality: Modality) -> None:
+    uses = frozenset(Modality) - {modality}
+
+    with pytest.raises(UnknownModel, match=f"no model for {modality} is offered") as refused:
+        Catalog(offered(other=uses)).resolve(small(REQUESTS[modality]))
+
+    assert f"`modality: {modality}`" in refused.value.hint
+    assert "install one" in refused.value.hint
+    assert Catalog(offered(other=uses)).models(modality) == []
+
+
+@pytest.mark.parametrize("modality", Modality)
+def test_a_model_that_is_offered_for_a_modality_serves_it(modality: Modality) -> None:
+    request = small(REQUESTS[modality])
+
+    assert Catalog(offered(m={modality})).resolve(request) == "m"
+    assert Catalog(offered(m=None), [defined("m", modality=modality)]).resolve(request) == "m"
+
+
 @pytest.mark.parametrize(
     ("defaults", "says"),
     [
@@ -87,6 +131,9 @@ def test_where_no_model_changes_pictures_the_hint_says_that_localai_does_not_tel
         ({"prompt": "always the same"}, "no request has an option 'prompt'"),
         ({"steps": 9999}, "steps: Input should be less than or equal to 150"),
         ({"temperature": "hot"}, "temperature: Input should be a valid number"),
+        ({"format": "ogg"}, "format: Input should be 'wav', 'mp3'"),
+        ({"num_frames": 0}, "num_frames: Input should be greater than or equal to 1"),
+        ({"width": 4096, "height": 4096}, "Value error, size must be at most"),
     ],
 )
 def test_defaults_must_be_options_within_their_range(
@@ -155,6 +202,58 @@ def test_a_request_that_needs_nothing_stays_as_it_is(model: str) -> None:
     assert catalog.with_defaults(request, model) is request
 
 
+DEFAULTS: dict[Modality, dict[str, Any]] = {
+    Modality.TXT2TXT: {"max_tokens": 100, "stop": ["END"]},
+    Modality.TXT2IMG: {"steps": 4, "negative_prompt": "blurry"},
+    Modality.IMG2IMG: {"width": 256, "strength": 0.5},
+    Modality.IMG2TXT: {"temperature": 0.25},
+    Modality.AUDIO2TXT: {"language": "en", "translate": True, "temperature": 0.25},
+    Modality.TXT2AUDIO: {"voice": "ann", "format": "mp3", "speed": 1.5, "instructions": "softly"},
+    Modality.TXT2SOUND: {"seconds": 20.0, "instrumental": True, "bpm": 90},
+    Modality.INPAINT: {"steps": 4},
+    Modality.TXT2VIDEO: {"fps": 24, "num_frames": 48, "cfg_scale": 5.0, "width": 256},
+    Modality.RERANK: {"top_n": 3},
+}
+
+
+@pytest.mark.parametrize("modality", Modality)
+def test_the_options_of_every_modality_may_have_defaults(modality: Modality) -> None:
+    kind, mine = REQUESTS[modality], DEFAULTS.get(modality, {})
+    everything = {name: value for some in DEFAULTS.values() for name, value in some.items()}
+    catalog = Catalog([], [defined("m", defaults=everything | mine)])
+
+    own = {k: v for k, v in (everything | mine).items() if k in kind.model_fields}
+
+    filled = catalog.with_defaults(small(kind), "m")
+
+    assert mine.keys() <= own.keys()
+    assert filled == small(kind, **own)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("model", "prompt", "messages", "question", "image", "images", "mask", "audio"),
+        *("input", "query", "documents", "lyrics"),
+    ],
+)
+def test_what_is_wanted_has_no_default(name: str) -> None:
+    with pytest.raises(ValidationError, match=f"no request has an option '{name}'"):
+        defined("m", defaults={name: "x"})
+
+
+def test_defaults_that_do_not_fit_what_the_caller_gave_are_told() -> None:
+    catalog = Catalog([], [defined("m", defaults={"width": 4096, "steps": 4})])
+
+    with pytest.raises(
+        InvalidInput, match="do not fit the request: size must be at most 16,000,000 pixels"
+    ) as refused:
+        catalog.with_defaults(draw(height=4096), "m")
+
+    assert refused.value.hint == "its definition fills in steps, width"
+    assert catalog.with_defaults(draw(height=512), "m") == draw(height=512, width=4096, steps=4)
+
+
 def test_messages_survive_the_defaults() -> None:
     catalog = Catalog([], [defined("m", defaults={"stop": ["END"]})])
     request = Txt2TxtRequest.model_validate({"messages": [{"role": "system", "content": "x"}]})
@@ -190,7 +289,8 @@ def test_a_definition_says_how_a_model_may_be_used() -> None:
     [
         {"name": ""},
         {"name": "x" * 257},
-        {"modality": "txt2video"},
+        {"modality": "txt2smell"},
+        {"modality": ["txt2vec", "vec2txt"]},
         {"parallel": 0},
         {"parallel": 1025},
         {"weights_gb": 0},
@@ -204,3 +304,42 @@ def test_a_definition_says_how_a_model_may_be_used() -> None:
 def test_a_definition_with_a_slip_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         ModelDefinition.model_validate({"name": "m", **wrong})
+
+
+def test_the_reference_knows_localais_word_for_every_modality() -> None:
+    page = Path(__file__).parents[2] / "docs/reference/model-definitions.md"
+    table = re.findall(
+        r"^ +\| (\w*2\w+|rerank|inpaint) \| (.+) \|$", page.read_text(), re.MULTILINE
+    )
+
+    assert sorted(modality for modality, _ in table) == sorted(Modality)
+    for modality, words in table:
+        inputs = frozenset({"image"} if "takes images" in words else ())
+        offers = [modalities(frozenset({word}), inputs) for word in re.findall("`(.+?)`", words)]
+        assert all(modality in offer for offer in offers)
+        assert bool(offers) == (modality != Modality.INPAINT)
+
+
+def test_a_model_of_two_backends_can_do_what_either_says() -> None:
+    both = [OfferedModel("m", frozenset({CHAT})), OfferedModel("m", frozenset({DRAW}))]
+    silent = [
+        OfferedModel("n", None),
+        OfferedModel("n", frozenset({CHAT})),
+        OfferedModel("n", None),
+    ]
+
+    assert Catalog(both).modalities("m") == {CHAT, DRAW}
+    assert Catalog(silent).modalities("n") == {CHAT}
+
+
+def test_what_nobody_offers_may_yet_come_from_a_backend_that_was_not_reached() -> None:
+    catalog = Catalog(offered(talker={CHAT}), unseen=["gpu2"])
+
+    with pytest.raises(BackendUnseen, match="no backend that was reached") as named:
+        catalog.resolve(chat(model="other"))
+    with pytest.raises(BackendUnseen):
+        catalog.resolve(draw())
+
+    assert named.value.hint == "not reached yet: gpu2"
+    assert named.value.retry_after
+    assert catalog.resolve(chat()) == "talker"

@@ -70,7 +70,7 @@ def test_only_what_another_attempt_may_heal_is_transient() -> None:
         "BackendTimeout": None,
         "BackendBusy": None,
         "ModelLoadFailed": None,
-        "ModelCrashed": 2,
+        "ModelCrashed": None,
         "BackendFailed": 2,
         "StreamCut": None,
         "EmptyResult": 2,

@@ -2,16 +2,26 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from src.models.blobs import Blob
 from src.models.errors import BackendBusy, BackendFailed, ModelLoadFailed, UnknownModel
 from src.models.events import Ended, ModelLoaded, Retried, Started, Submitted
 from src.models.jobs import Job, JobState
 from src.models.metrics import ErrorLog, RequestMetrics, sanitised
 from src.models.modality import Modality
-from src.models.requests import REQUESTS, Txt2ImgRequest
+from src.models.requests import (
+    REQUESTS,
+    Img2TxtRequest,
+    InferenceRequest,
+    Txt2AudioRequest,
+    Txt2ImgRequest,
+    Txt2TxtRequest,
+)
 from src.models.results import Result
 
-from .making import CHAT, DRAW, NOW, chat, job
+from .making import CHAT, DRAW, NOW, SMALLEST, chat, job
 
 SECRET = "correct-horse-battery"
 
@@ -173,42 +183,118 @@ def test_names_that_callers_make_up_do_not_pile_up() -> None:
     assert len(log.report().recent_errors) == 100
 
 
-@pytest.mark.parametrize("modality", Modality)
-def test_a_request_is_described_without_its_content(modality: Modality) -> None:
-    content: dict[Modality, dict[str, Any]] = {
-        Modality.TXT2TXT: {"prompt": SECRET, "stop": [SECRET], "temperature": 0.5},
-        Modality.TXT2IMG: {"prompt": SECRET, "negative_prompt": SECRET, "steps": 4},
-        Modality.IMG2IMG: {"prompt": SECRET, "image": SECRET, "strength": 0.5},
-        Modality.IMG2TXT: {"images": [SECRET, SECRET], "question": SECRET, "top_k": 3},
-    }
-    request = REQUESTS[modality].model_validate({**content[modality], "model": SECRET})
-
-    told = sanitised(request)
-
-    assert SECRET not in json.dumps(dict(told))
-    expected: dict[Modality, dict[str, object]] = {
-        Modality.TXT2TXT: {"messages": 1, "messages_chars": len(SECRET), "temperature": 0.5},
-        Modality.TXT2IMG: {
-            "prompt_chars": len(SECRET),
-            "negative_prompt_chars": len(SECRET),
-            "steps": 4,
-            "n": 1,
-        },
-        Modality.IMG2IMG: {
-            "prompt_chars": len(SECRET),
+CONTENT: dict[Modality, tuple[dict[str, Any], dict[str, object]]] = {
+    Modality.TXT2TXT: (
+        {"prompt": SECRET, "stop": [SECRET], "temperature": 0.5},
+        {"messages": 1, "messages_chars": 21, "stop": 1, "stop_chars": 21, "temperature": 0.5},
+    ),
+    Modality.TXT2IMG: (
+        {"prompt": SECRET, "negative_prompt": SECRET, "steps": 4},
+        {"prompt_chars": 21, "negative_prompt_chars": 21, "steps": 4, "n": 1},
+    ),
+    Modality.IMG2IMG: (
+        {"prompt": SECRET, "image": SECRET, "strength": 0.5},
+        {
+            "prompt_chars": 21,
             "negative_prompt_chars": 0,
-            "image_chars": len(SECRET),
+            "image_chars": 21,
             "strength": 0.5,
             "n": 1,
         },
-        Modality.IMG2TXT: {
-            "images": 2,
-            "images_chars": 2 * len(SECRET),
-            "question_chars": len(SECRET),
-            "top_k": 3,
+    ),
+    Modality.IMG2TXT: (
+        {"images": [SECRET, SECRET], "question": SECRET, "top_k": 3},
+        {"images": 2, "images_chars": 42, "question_chars": 21, "top_k": 3},
+    ),
+    Modality.TXT2VEC: ({"input": [SECRET, SECRET]}, {"input": 2, "input_chars": 42}),
+    Modality.RERANK: (
+        {"query": SECRET, "documents": [SECRET, SECRET, SECRET], "top_n": 2},
+        {"query_chars": 21, "documents": 3, "documents_chars": 63, "top_n": 2},
+    ),
+    Modality.AUDIO2TXT: (
+        {"audio": Blob(SECRET, 70_000).reference, "prompt": SECRET, "language": SECRET},
+        {"audio_chars": 70_000, "prompt_chars": 21, "language_chars": 21, "translate": False},
+    ),
+    Modality.TXT2AUDIO: (
+        {"input": SECRET, "voice": SECRET, "instructions": SECRET, "speed": 2},
+        {
+            "input_chars": 21,
+            "voice_chars": 21,
+            "instructions_chars": 21,
+            "language_chars": 0,
+            "format_chars": 3,
+            "speed": 2.0,
         },
+    ),
+    Modality.TXT2SOUND: (
+        {"prompt": SECRET, "lyrics": SECRET, "bpm": 90, "instrumental": True},
+        {"prompt_chars": 21, "lyrics_chars": 21, "bpm": 90, "instrumental": True},
+    ),
+    Modality.INPAINT: (
+        {"prompt": SECRET, "image": SECRET, "mask": SECRET},
+        {"prompt_chars": 21, "image_chars": 21, "mask_chars": 21},
+    ),
+    Modality.TXT2VIDEO: (
+        {"prompt": SECRET, "negative_prompt": SECRET, "image": SECRET, "fps": 24},
+        {"prompt_chars": 21, "negative_prompt_chars": 21, "image_chars": 21, "fps": 24},
+    ),
+}
+
+
+@pytest.mark.parametrize("modality", Modality)
+def test_a_request_is_described_by_its_numbers_and_lengths(modality: Modality) -> None:
+    fields, described = CONTENT[modality]
+    request = REQUESTS[modality].model_validate({**fields, "model": SECRET})
+
+    assert sanitised(request) == described
+
+
+def text_fields(kind: type[InferenceRequest]) -> dict[str, st.SearchStrategy[Any]]:
+    """Return a way to fill each field of a request that holds words, pictures or recordings."""
+    words = st.text("abc", max_size=3).map(lambda more: SECRET + more)
+    several = st.lists(words, min_size=1, max_size=3)
+    turn = st.fixed_dictionaries({"role": st.just("user"), "content": words})
+    shapes: dict[str, st.SearchStrategy[Any]] = {
+        "messages": st.lists(turn, min_size=1, max_size=3),
+        **dict.fromkeys(("images", "input", "documents", "stop"), several),
     }
-    assert told == expected[modality]
+    if kind is Txt2AudioRequest:
+        shapes["input"] = words
+    numbers = {
+        name
+        for name, schema in kind.model_json_schema()["properties"].items()
+        if "string" not in json.dumps(schema) and "$ref" not in json.dumps(schema)
+    }
+    return {
+        name: shapes.get(name, words)
+        for name in kind.model_fields
+        if name not in numbers and name != "format"
+    }
+
+
+@given(st.sampled_from(sorted(SMALLEST, key=lambda kind: kind.modality)), st.data())
+def test_nothing_that_was_said_shown_or_played_is_in_the_description(
+    kind: type[InferenceRequest], data: st.DataObject
+) -> None:
+    everything = data.draw(st.fixed_dictionaries(text_fields(kind)))
+
+    told = json.dumps(dict(sanitised(kind.model_validate(everything))))
+
+    assert json.dumps(everything).count(SECRET) >= len(everything)
+    assert SECRET not in told
+    assert "abc" not in told
+
+
+def test_every_text_of_a_request_is_tried() -> None:
+    assert set(text_fields(Txt2AudioRequest)) == {
+        "model",
+        "input",
+        "voice",
+        "language",
+        "instructions",
+    }
+    assert set(text_fields(Img2TxtRequest)) == {"model", "images", "question", "stop"}
+    assert set(text_fields(Txt2TxtRequest)) == {"model", "messages", "stop"}
 
 
 def test_a_failed_job_without_an_error_is_no_error_to_show() -> None:

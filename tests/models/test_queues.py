@@ -25,6 +25,20 @@ def test_every_modality_has_its_place_and_its_models() -> None:
     assert set(model_sets) == set(Modality)
 
 
+def test_words_come_before_drawing_editing_and_looking_as_they_always_did() -> None:
+    assert [m for m in priority_order if m in (LOOK, EDIT, DRAW, CHAT)] == [CHAT, DRAW, EDIT, LOOK]
+    assert priority_order[0] is CHAT
+
+
+def test_the_models_that_are_known_are_those_of_the_first_four() -> None:
+    assert {m: set(names) for m, names in model_sets.items() if names} == {
+        CHAT: {"Qwen2.5-32B-Instruct"},
+        DRAW: {"Flux-Dev"},
+        EDIT: {"Flux-Dev"},
+        LOOK: {"Qwen2.5-VL-32B-Instruct"},
+    }
+
+
 def test_text_overtakes_an_older_image_that_still_waits() -> None:
     image, text = entry(1, modality=DRAW), entry(2, modality=CHAT)
 
@@ -79,6 +93,25 @@ def test_each_model_shows_its_best_job() -> None:
     assert [e.id for e in line.first_of_each_model(without={"b"})] == ["job-3"]
 
 
+def test_a_line_tells_what_waits_for_a_model() -> None:
+    line = line_of(entry(1, model="a", modality=DRAW), entry(2, model="a"), entry(3, model=None))
+
+    assert line.head("a") == entry(2, model="a")
+    assert line.head("b") is None
+    assert (line.count_of("a"), line.count_of("b")) == (2, 0)
+    assert "a" in line.models
+    assert "b" not in line.models
+
+
+def test_a_job_is_better_by_modality_then_level_then_submission() -> None:
+    line = Line()
+
+    assert line.is_better(entry(1), entry(2, model="other"))
+    assert line.is_better(entry(2, level=Level.HIGH), entry(1))
+    assert line.is_better(entry(2), entry(1, modality=DRAW, level=Level.HIGH))
+    assert line.place(entry(1)) < line.place(entry(2))
+
+
 def test_a_job_taken_while_one_looks_makes_room_for_the_next_of_its_model() -> None:
     line = line_of(entry(1, model="a"), entry(2, model="b"), entry(3, model="a"))
     seen: list[str] = []
@@ -115,9 +148,13 @@ def test_a_line_tells_who_waits_for_a_modality_and_who_was_first() -> None:
 
 
 def test_a_line_shows_how_many_wait() -> None:
-    line = line_of(entry(1), entry(2, modality=DRAW))
+    line = Line((CHAT, DRAW, EDIT, LOOK))
+    line.put(entry(1))
+    line.put(entry(2, modality=DRAW))
 
     assert repr(line) == "<Line [txt2txt 1, txt2img 1, img2img 0, img2txt 0]>"
+    for modality in Modality:
+        assert f"{modality} 0" in repr(Line())
 
 
 entries = st.builds(

@@ -1,154 +1,271 @@
 """Every field with its range, and no way to get one's own words back from an error."""
 
+import json
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
+from src.models.blobs import Blob
 from src.models.modality import Modality
 from src.models.requests import (
+    MAX_AUDIO_TEXT,
+    MAX_IMAGE_TEXT,
     MAX_PIXELS,
+    MEDIA,
     REQUESTS,
+    Audio2TxtRequest,
     Img2ImgRequest,
     Img2TxtRequest,
     InferenceRequest,
+    InpaintRequest,
     Message,
+    RerankRequest,
+    Txt2AudioRequest,
     Txt2ImgRequest,
+    Txt2SoundRequest,
     Txt2TxtRequest,
+    Txt2VecRequest,
+    Txt2VideoRequest,
 )
 
-SMALLEST: dict[type[InferenceRequest], dict[str, Any]] = {
-    Txt2TxtRequest: {"prompt": "p"},
-    Txt2ImgRequest: {"prompt": "p"},
-    Img2ImgRequest: {"prompt": "p", "image": "aGk="},
-    Img2TxtRequest: {"image": "aGk="},
-}
-TEXT = (Txt2TxtRequest, Img2TxtRequest)
-PICTURE = (Txt2ImgRequest, Img2ImgRequest)
+from .making import SMALLEST, small
+
+Kind = type[InferenceRequest]
+Table = dict[str, tuple[Any, ...]]
 CANARY = "canary-7f3a"
 
 
-def make(kind: type[InferenceRequest], **fields: Any) -> InferenceRequest:
-    return kind.model_validate({**SMALLEST[kind], **fields})
-
-
-def refusal(kind: type[InferenceRequest], **fields: Any) -> str:
+def refusal(kind: Kind, **fields: Any) -> str:
     with pytest.raises(ValidationError) as refused:
-        make(kind, **fields)
+        small(kind, **fields)
     return str(refused.value)
 
 
-def each(
-    kinds: tuple[type[InferenceRequest], ...], table: dict[str, tuple[Any, ...]]
-) -> list[tuple[type[InferenceRequest], str, Any]]:
-    return [(kind, name, value) for kind in kinds for name in table for value in table[name]]
+def name_of(error: ErrorDetails) -> str:
+    """Return the field that an error is about: where it is, or what its text begins with."""
+    return str(error["loc"][0]) if error["loc"] else error["msg"].split()[2]
+
+
+def shortly(value: object) -> str:
+    return value.__name__ if isinstance(value, type) else repr(value)[:20]
+
+
+def each(table: dict[tuple[Kind, ...], Table]) -> list[tuple[Kind, str, Any]]:
+    return [
+        (kind, name, value)
+        for kinds, fields in table.items()
+        for kind in kinds
+        for name, values in fields.items()
+        for value in values
+    ]
 
 
 INFINITE = (float("nan"), float("inf"), -float("inf"))
 ANY_NUMBER: tuple[object, ...] = (*INFINITE, 10**300, -(10**300), "9" * 5000, "x", {})
-TEXT_ACCEPTED: dict[str, tuple[object, ...]] = {
-    "temperature": (0, -0.0, 2, 0.7, "1.5", None),
-    "top_p": (1, 0.01, None),
-    "top_k": (0, 1000, None),
-    "max_tokens": (1, 1_000_000, None),
-    "stop": ("x", ["x"] * 8, [], "x" * 256, None),
-    "seed": (0, 2**31 - 1, None),
-    "presence_penalty": (-2, 2, None),
-    "frequency_penalty": (-2, 2, None),
-    "model": ("m", "x" * 256, None),
+LONG = "x" * 100_000
+TEXT = (Txt2TxtRequest, Img2TxtRequest)
+PICTURE = (Txt2ImgRequest, Img2ImgRequest)
+PROMPTED = (*PICTURE, InpaintRequest, Txt2SoundRequest, Txt2VideoRequest)
+SPEECH = (Txt2AudioRequest, Audio2TxtRequest)
+STEPWISE = (*PICTURE, InpaintRequest, Txt2VideoRequest)
+
+ACCEPTED: dict[tuple[Kind, ...], Table] = {
+    tuple(SMALLEST): {"model": ("m", "x" * 256, None)},
+    TEXT: {
+        "temperature": (0, -0.0, 2, 0.7, "1.5", None),
+        "top_p": (1, 0.01, None),
+        "top_k": (0, 1000, None),
+        "max_tokens": (1, 1_000_000, None),
+        "stop": ("x", ["x"] * 8, [], "x" * 256, None),
+        "seed": (0, 2**31 - 1, None),
+        "presence_penalty": (-2, 2, None),
+        "frequency_penalty": (-2, 2, None),
+    },
+    PROMPTED: {"prompt": ("x", LONG, "\u2028\u202e\x1b[31m\x00")},
+    STEPWISE: {"steps": (1, 150, None)},
+    (*PICTURE, Txt2VideoRequest): {
+        "negative_prompt": ("", LONG),
+        "width": (16, 4096, 512.0, "512", None),
+        "height": (16, 4096, None),
+        "seed": (0, 2**31 - 1, None),
+    },
+    PICTURE: {
+        "step": (1, 150, None),
+        "n": (1, 8),
+        "size": ("512x512", " 64X96 ", "16x4096", None),
+    },
+    (Img2ImgRequest,): {"strength": (0.001, 1, None)},
+    (Img2ImgRequest, InpaintRequest, Txt2VideoRequest): {"image": ("x", "job:1/0")},
+    (InpaintRequest,): {"mask": ("x", "job:1/0")},
+    (Txt2VecRequest,): {"input": ("x", ["x"] * 2048, "x" * 1_000_000)},
+    (RerankRequest,): {
+        "query": ("x", LONG),
+        "documents": (["x"] * 1000, ["", "x" * 1_000_000]),
+        "top_n": (1, 1000, None),
+    },
+    SPEECH: {"language": ("", "en", "x" * 64)},
+    (Txt2AudioRequest,): {
+        "input": ("x", LONG),
+        "voice": ("", "x" * 256),
+        "instructions": ("", LONG),
+        "speed": (0.25, 4, "1", None),
+        "format": ("wav", "mp3", "flac", "opus", "aac", "pcm"),
+    },
+    (Audio2TxtRequest,): {
+        "audio": ("x", "job:1/0"),
+        "prompt": ("", LONG),
+        "temperature": (0, 2, None),
+        "translate": (True, False),
+    },
+    (Txt2SoundRequest,): {
+        "seconds": (0.01, 600, None),
+        "lyrics": ("", LONG),
+        "bpm": (20, 400, None),
+        "instrumental": (True, False, None),
+    },
+    (Txt2VideoRequest,): {
+        "image": (None,),
+        "num_frames": (1, 1000, None),
+        "fps": (1, 120, None),
+        "cfg_scale": (0, 50, None),
+    },
 }
-TEXT_REFUSED: dict[str, tuple[Any, ...]] = {
-    "temperature": (-0.1, 2.1, *ANY_NUMBER),
-    "top_p": (0, 1.01, *ANY_NUMBER),
-    "top_k": (-1, 1001, 1.5, *ANY_NUMBER),
-    "max_tokens": (0, -1, 1_000_001, *ANY_NUMBER),
-    "stop": ("", ["x"] * 9, [""], "x" * 257, 5, [5], "\ud800"),
-    "seed": (-1, 2**31, 2**64, *ANY_NUMBER),
-    "presence_penalty": (-2.1, 2.1, *ANY_NUMBER),
-    "frequency_penalty": (-2.1, 2.1, *ANY_NUMBER),
-    "model": ("", "   ", "x" * 257, 5, "\udfff"),
+
+BLANK = ("", " \n", LONG + "x", None, 5, "a\ud800b")
+NO_MEDIA: tuple[object, ...] = ("", 5, {}, [], ["x"], "\ud800")
+REFUSED: dict[tuple[Kind, ...], Table] = {
+    tuple(SMALLEST): {"model": ("", "   ", "x" * 257, 5, "\udfff")},
+    TEXT: {
+        "temperature": (-0.1, 2.1, *ANY_NUMBER),
+        "top_p": (0, 1.01, *ANY_NUMBER),
+        "top_k": (-1, 1001, 1.5, *ANY_NUMBER),
+        "max_tokens": (0, -1, 1_000_001, *ANY_NUMBER),
+        "stop": ("", ["x"] * 9, [""], "x" * 257, 5, [5], "\ud800"),
+        "seed": (-1, 2**31, 2**64, *ANY_NUMBER),
+        "presence_penalty": (-2.1, 2.1, *ANY_NUMBER),
+        "frequency_penalty": (-2.1, 2.1, *ANY_NUMBER),
+    },
+    PROMPTED: {"prompt": BLANK},
+    STEPWISE: {"steps": (0, -1, 151, 10**6, *ANY_NUMBER)},
+    (*PICTURE, Txt2VideoRequest): {
+        "negative_prompt": (LONG + "x", None),
+        "width": (15, 4097, 0, -512, *ANY_NUMBER),
+        "height": (15, 4097, *ANY_NUMBER),
+        "seed": (-1, 2**31, 2**64, *ANY_NUMBER),
+    },
+    PICTURE: {
+        "negative_prompt": ("a|b",),
+        "step": (0, 151, *ANY_NUMBER),
+        "n": (0, 9, 10**9, None, *ANY_NUMBER),
+        "size": (
+            *("", "512", "512x", "x512", "512 x 512", "-512x512", "512x512x3", "auto"),
+            *("5" * 5000 + "x512", "512\u00d7512", "\u0665\u0661\u0662x512", "\ud800x512"),
+            *(512, [512, 512], 1.5),
+        ),
+    },
+    (Img2ImgRequest,): {"strength": (0, -1, 1.0001, *ANY_NUMBER)},
+    (Img2ImgRequest, InpaintRequest): {"image": (*NO_MEDIA, None)},
+    (InpaintRequest,): {"mask": (*NO_MEDIA, None)},
+    (Txt2VecRequest,): {
+        "input": ("", " ", [], ["x", " "], ["x"] * 2049, "x" * 1_000_001, 5, [5], None, "\ud800"),
+    },
+    (RerankRequest,): {
+        "query": BLANK,
+        "documents": ([], "x", ["x"] * 1001, ["x" * 1_000_001], [None], None, ["\ud800"]),
+        "top_n": (0, -1, 1001, *ANY_NUMBER),
+    },
+    SPEECH: {"language": ("x" * 65, None, 5)},
+    (Txt2AudioRequest,): {
+        "input": BLANK,
+        "voice": ("x" * 257, None, 5),
+        "instructions": (LONG + "x", None),
+        "speed": (0.24, 4.01, 0, *ANY_NUMBER),
+        "format": ("", "ogg", "WAV", None, 5),
+    },
+    (Audio2TxtRequest,): {
+        "audio": (*NO_MEDIA, None),
+        "prompt": (LONG + "x", None),
+        "temperature": (-0.1, 2.1, *ANY_NUMBER),
+        "translate": (None, 2, "perhaps"),
+    },
+    (Txt2SoundRequest,): {
+        "seconds": (0, -1, 600.1, *ANY_NUMBER),
+        "lyrics": (LONG + "x", None),
+        "bpm": (19, 401, 90.5, *ANY_NUMBER),
+        "instrumental": (2, "perhaps"),
+    },
+    (Txt2VideoRequest,): {
+        "image": NO_MEDIA,
+        "num_frames": (0, 1001, 1.5, *ANY_NUMBER),
+        "fps": (0, 121, 23.976, *ANY_NUMBER),
+        "cfg_scale": (-0.1, 50.1, *ANY_NUMBER),
+    },
 }
-PICTURE_ACCEPTED: dict[str, tuple[object, ...]] = {
-    "prompt": ("x", "x" * 100_000, "\u2028\u202e\x1b[31m\x00"),
-    "negative_prompt": ("", "x" * 100_000),
-    "width": (16, 4096, 512.0, "512", None),
-    "height": (16, 4096, None),
-    "steps": (1, 150, None),
-    "step": (1, 150, None),
-    "seed": (0, 2**31 - 1, None),
-    "n": (1, 8),
-    "size": ("512x512", " 64X96 ", "16x4096", None),
-}
-PICTURE_REFUSED: dict[str, tuple[Any, ...]] = {
-    "prompt": ("", " \n", "x" * 100_001, None, 5, "a\ud800b"),
-    "negative_prompt": ("a|b", "x" * 100_001, None),
-    "width": (15, 4097, 0, -512, *ANY_NUMBER),
-    "height": (15, 4097, *ANY_NUMBER),
-    "steps": (0, -1, 151, 10**6, *ANY_NUMBER),
-    "step": (0, 151, *ANY_NUMBER),
-    "seed": (-1, 2**64, *ANY_NUMBER),
-    "n": (0, 9, 10**9, None, *ANY_NUMBER),
-    "size": (
-        *("", "512", "512x", "x512", "512 x 512", "-512x512", "512x512x3", "auto"),
-        *("15x512", "512x4097", "99999x99999", "5" * 5000 + "x512"),
-        *("512\u00d7512", "\u0665\u0661\u0662x512", "\ud800x512"),
-        *(512, [512, 512], 1.5),
-    ),
-}
 
 
-@pytest.mark.parametrize(("kind", "name", "value"), each(TEXT, TEXT_ACCEPTED))
-def test_text_requests_take_what_is_in_range(
-    kind: type[InferenceRequest], name: str, value: object
+@pytest.mark.parametrize(("kind", "name", "value"), each(ACCEPTED), ids=shortly)
+def test_what_is_in_range_is_taken(kind: Kind, name: str, value: object) -> None:
+    small(kind, **{name: value})
+
+
+@pytest.mark.parametrize(("kind", "name", "value"), each(REFUSED), ids=shortly)
+def test_what_is_not_is_refused_by_the_name_of_its_field(
+    kind: Kind, name: str, value: object
 ) -> None:
-    make(kind, **{name: value})
+    with pytest.raises(ValidationError) as refused:
+        small(kind, **{name: value})
+
+    assert all(name_of(error) in {name, name + "s"} for error in refused.value.errors())
 
 
-@pytest.mark.parametrize(("kind", "name", "value"), each(TEXT, TEXT_REFUSED))
-def test_text_requests_refuse_what_is_not(
-    kind: type[InferenceRequest], name: str, value: object
+@pytest.mark.parametrize("kind", SMALLEST)
+def test_every_field_of_a_request_has_been_tried(kind: Kind) -> None:
+    tried = {name for tried_kind, name, _ in each(REFUSED) if tried_kind is kind}
+    in_tests_of_their_own = {"messages", "images", "question"}
+
+    assert set(kind.model_fields) - in_tests_of_their_own <= tried
+
+
+@pytest.mark.parametrize("size", ["15x512", "512x4097", "99999x99999"])
+def test_a_size_out_of_range_is_refused_by_its_sides(size: str) -> None:
+    told = refusal(Txt2ImgRequest, size=size)
+
+    assert "width" in told or "height" in told
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "longest"),
+    [
+        (Img2ImgRequest, "image", MAX_IMAGE_TEXT),
+        (InpaintRequest, "mask", MAX_IMAGE_TEXT),
+        (Txt2VideoRequest, "image", MAX_IMAGE_TEXT),
+        (Img2TxtRequest, "image", MAX_IMAGE_TEXT),
+        (Audio2TxtRequest, "audio", MAX_AUDIO_TEXT),
+    ],
+)
+def test_a_picture_or_a_recording_has_only_so_many_characters(
+    kind: Kind, name: str, longest: int
 ) -> None:
-    assert name in refusal(kind, **{name: value})
+    small(kind, **{name: "x" * longest})
 
-
-@pytest.mark.parametrize(("kind", "name", "value"), each(PICTURE, PICTURE_ACCEPTED))
-def test_picture_requests_take_what_is_in_range(
-    kind: type[InferenceRequest], name: str, value: object
-) -> None:
-    make(kind, **{name: value})
-
-
-@pytest.mark.parametrize(("kind", "name", "value"), each(PICTURE, PICTURE_REFUSED))
-def test_picture_requests_refuse_what_is_not(
-    kind: type[InferenceRequest], name: str, value: object
-) -> None:
-    told = refusal(kind, **{name: value})
-
-    assert name in told or "width" in told or "height" in told
-
-
-@pytest.mark.parametrize("strength", [0.001, 1, None])
-def test_a_strength_is_a_share(strength: float | None) -> None:
-    make(Img2ImgRequest, strength=strength)
-
-
-@pytest.mark.parametrize("strength", [0, -1, 1.0001, *ANY_NUMBER])
-def test_a_strength_beyond_one_is_refused(strength: object) -> None:
-    assert "strength" in refusal(Img2ImgRequest, strength=strength)
+    assert name in refusal(kind, **{name: "x" * (longest + 1)})
 
 
 @pytest.mark.parametrize("modality", Modality)
 def test_every_modality_has_its_request(modality: Modality) -> None:
     assert REQUESTS[modality].modality is modality
+    assert set(REQUESTS.values()) == set(SMALLEST)
 
 
 @pytest.mark.parametrize("kind", SMALLEST)
-def test_a_request_is_a_value(kind: type[InferenceRequest]) -> None:
-    request = make(kind)
+def test_a_request_is_a_value(kind: Kind) -> None:
+    request = small(kind)
 
-    assert make(kind) == request
+    assert small(kind) == request
     assert kind.model_validate(request) is request
     with pytest.raises(ValidationError):
         request.model = "other"
@@ -156,13 +273,13 @@ def test_a_request_is_a_value(kind: type[InferenceRequest]) -> None:
 
 @pytest.mark.parametrize("kind", SMALLEST)
 @pytest.mark.parametrize("data", [[], "p", None, 5, {1: 2}, {}])
-def test_what_is_no_request_at_all_is_refused(kind: type[InferenceRequest], data: object) -> None:
+def test_what_is_no_request_at_all_is_refused(kind: Kind, data: object) -> None:
     with pytest.raises(ValidationError):
         kind.model_validate(data)
 
 
 @pytest.mark.parametrize("kind", SMALLEST)
-def test_unknown_fields_are_refused(kind: type[InferenceRequest]) -> None:
+def test_unknown_fields_are_refused(kind: Kind) -> None:
     assert "Extra inputs are not permitted" in refusal(kind, tempreature=1)
 
 
@@ -209,9 +326,9 @@ def test_one_stop_is_a_list_of_one() -> None:
 
 
 @pytest.mark.parametrize("kind", PICTURE)
-def test_a_size_is_a_width_and_a_height(kind: type[InferenceRequest]) -> None:
-    assert make(kind, size="640x480") == make(kind, width=640, height=480)
-    assert make(kind, size=None, width=640, height=None) == make(kind, width=640)
+def test_a_size_is_a_width_and_a_height(kind: Kind) -> None:
+    assert small(kind, size="640x480") == small(kind, width=640, height=480)
+    assert small(kind, size=None, width=640, height=None) == small(kind, width=640)
     assert "together with width and height" in refusal(kind, size="640x480", width=640)
     assert "together with width and height" in refusal(kind, size="640x480", height=480)
 
@@ -226,7 +343,7 @@ def test_step_is_another_word_for_steps() -> None:
 def test_a_picture_has_only_so_many_pixels() -> None:
     side = int(MAX_PIXELS**0.5)
 
-    make(Txt2ImgRequest, width=side, height=side)
+    small(Txt2ImgRequest, width=side, height=side)
 
     assert "16,000,000 pixels" in refusal(Txt2ImgRequest, width=4096, height=4096)
 
@@ -257,16 +374,76 @@ def test_what_shows_no_picture_or_asks_nothing_is_refused(fields: dict[str, obje
         Img2TxtRequest.model_validate(fields)
 
 
+def test_one_text_to_embed_is_a_list_of_one() -> None:
+    assert small(Txt2VecRequest, input="x") == small(Txt2VecRequest, input=["x"])
+
+
+def test_a_film_may_begin_with_a_picture_but_need_not() -> None:
+    assert Txt2VideoRequest(prompt="p").image is None
+    assert Txt2VideoRequest(prompt="p", image="job:1").image == "job:1"
+
+
 def test_the_size_of_a_request_is_the_length_of_its_texts() -> None:
     turns = [{"role": "user", "content": "12345"}, {"role": "user", "content": "123"}]
     conversation = Txt2TxtRequest.model_validate({"messages": turns, "stop": ["12"], "model": "m"})
-    question = make(Img2TxtRequest, image="x" * 1000, question="why?", temperature=1)
+    question = small(Img2TxtRequest, image="x" * 1000, question="why?", temperature=1)
 
-    assert conversation.size_bytes == 5 + 3 + 2 + 1 + 2 * len("user")
+    assert conversation.size_bytes == 5 + 3 + 2 + 1
     assert question.size_bytes == 1004
+    assert small(Txt2VecRequest, input=["123", "45"]).size_bytes == 5
+    assert small(RerankRequest, query="12", documents=["345", "6"]).size_bytes == 6
 
 
-WRONG: dict[type[InferenceRequest], list[dict[str, Any]]] = {
+PHOTO, SKETCH, SPEECH_BLOB = Blob("photo", 5_000_000), Blob("sketch", 300), Blob("speech", 70_000)
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "blobs"),
+    [
+        (Img2ImgRequest, {"image": PHOTO.reference}, [PHOTO]),
+        (Img2TxtRequest, {"images": [SKETCH.reference, PHOTO.reference]}, [SKETCH, PHOTO]),
+        (InpaintRequest, {"image": PHOTO.reference, "mask": SKETCH.reference}, [PHOTO, SKETCH]),
+        (Audio2TxtRequest, {"audio": SPEECH_BLOB.reference}, [SPEECH_BLOB]),
+        (Txt2VideoRequest, {"image": SKETCH.reference}, [SKETCH]),
+        (Txt2VideoRequest, {}, []),
+    ],
+)
+def test_a_request_is_as_large_as_its_blobs(
+    kind: Kind, fields: dict[str, Any], blobs: list[Blob]
+) -> None:
+    request = small(kind, **fields)
+    lengths = request.lengths()
+    words = sum(lengths[name] for name in lengths if name not in MEDIA)
+
+    assert request.size_bytes == words + sum(blob.size for blob in blobs)
+
+
+def test_only_fields_for_pictures_and_recordings_may_stand_for_blobs() -> None:
+    for kind in SMALLEST:
+        for name, schema in kind.model_json_schema()["properties"].items():
+            large = f'"maxLength": {MAX_IMAGE_TEXT}' in json.dumps(schema)
+            assert large == (name in MEDIA), f"{kind.__name__}.{name}"
+
+
+def test_a_small_picture_stays_in_its_request() -> None:
+    request = small(Img2ImgRequest, prompt="123", image="data:image/png;base64,aGk=")
+
+    assert request.size_bytes == 3 + len("data:image/png;base64,aGk=")
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [(Txt2TxtRequest, "prompt"), (Txt2AudioRequest, "input"), (Audio2TxtRequest, "prompt")],
+)
+def test_words_that_look_like_a_reference_are_words(kind: Kind, name: str) -> None:
+    words = Blob("somebody-elses", 10**14).reference
+
+    request = small(kind, **{name: words})
+
+    assert request.size_bytes == small(kind, **{name: "x" * len(words)}).size_bytes
+
+
+WRONG: dict[Kind, list[dict[str, Any]]] = {
     Txt2TxtRequest: [
         {"prompt": [CANARY]},
         {"prompt": CANARY, "messages": [{"content": CANARY}]},
@@ -296,18 +473,49 @@ WRONG: dict[type[InferenceRequest], list[dict[str, Any]]] = {
         {"image": CANARY, "question": ""},
         {"images": [CANARY] * 9, "question": CANARY},
     ],
+    Txt2VecRequest: [{"input": [CANARY, ""]}, {"input": {CANARY: CANARY}}],
+    RerankRequest: [
+        {"query": CANARY, "documents": CANARY},
+        {"query": [CANARY], "documents": [CANARY]},
+        {"query": CANARY, "documents": [CANARY, 5], "top_n": CANARY},
+    ],
+    Audio2TxtRequest: [
+        {"audio": [CANARY]},
+        {"audio": CANARY, "language": CANARY * 10},
+        {"audio": CANARY, "prompt": [CANARY], "translate": CANARY},
+    ],
+    Txt2AudioRequest: [
+        {"input": CANARY * 10_000},
+        {"input": CANARY, "voice": CANARY * 30},
+        {"input": CANARY, "format": CANARY},
+        {"input": CANARY, "instructions": [CANARY], "speed": CANARY},
+    ],
+    Txt2SoundRequest: [
+        {"prompt": CANARY, "lyrics": CANARY * 10_000},
+        {"prompt": CANARY, "bpm": CANARY, "instrumental": CANARY},
+    ],
+    InpaintRequest: [
+        {"prompt": CANARY, "image": CANARY, "mask": ""},
+        {"prompt": CANARY, "image": [CANARY], "mask": CANARY},
+    ],
+    Txt2VideoRequest: [
+        {"prompt": CANARY, "image": [CANARY]},
+        {"prompt": CANARY, "negative_prompt": [CANARY], "fps": CANARY},
+    ],
 }
 
 
 @pytest.mark.parametrize(("kind", "fields"), [(k, f) for k in WRONG for f in WRONG[k]])
-def test_an_error_never_repeats_what_was_said(
-    kind: type[InferenceRequest], fields: dict[str, object]
-) -> None:
+def test_an_error_never_repeats_what_was_said(kind: Kind, fields: dict[str, object]) -> None:
     with pytest.raises(ValidationError) as refused:
         kind.model_validate(fields)
 
     assert CANARY not in str(refused.value)
     assert CANARY not in repr(refused.value)
+
+
+def test_every_kind_of_request_has_been_tried_with_mistakes() -> None:
+    assert set(WRONG) == set(SMALLEST)
 
 
 junk = st.recursive(
@@ -319,7 +527,7 @@ junk = st.recursive(
 
 @given(st.sampled_from(list(SMALLEST)), st.data())
 def test_no_value_of_any_field_does_worse_than_being_refused(
-    kind: type[InferenceRequest], data: st.DataObject
+    kind: Kind, data: st.DataObject
 ) -> None:
     names = [*kind.model_fields, "prompt", "image", "size", "step", "model"]
     fields = data.draw(st.dictionaries(st.sampled_from(names), junk, max_size=4))

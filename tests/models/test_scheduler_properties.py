@@ -10,15 +10,17 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from src.models.capacity import BackendLimits, Capacity, ModelLimits
+from src.models.breaker import Trouble
+from src.models.capacity import BackendLimits, Capacity, ModelLimits, Pause
 from src.models.jobs import Level
 from src.models.modality import Modality
 from src.models.queues import Entry, priority_order
-from src.models.scheduler import Decision, Expire, Load, Scheduler, Start
+from src.models.scheduler import Decision, Load, Scheduler, Start
 
 from .plain import Job, PlainScheduler
 
 MODELS = ("chat", "draw", "edit", "look", "huge")
+SOME = (Modality.TXT2TXT, Modality.TXT2TXT, Modality.TXT2IMG, Modality.IMG2TXT)
 SHORT = st.sampled_from((0.0, 1.0, 5.0, 30.0))
 
 
@@ -54,6 +56,7 @@ class AnySchedule(RuleBasedStateMachine):
         backends=st.lists(backend_limits(), min_size=1, max_size=3),
         models=st.dictionaries(st.sampled_from(MODELS), model_limits()),
         order=st.one_of(st.just(priority_order), st.permutations(priority_order)),
+        affinity_s=st.sampled_from((0.0, 3.0, 20.0)),
         up=st.booleans(),
     )
     def begin(
@@ -61,6 +64,7 @@ class AnySchedule(RuleBasedStateMachine):
         backends: list[BackendLimits],
         models: dict[str, ModelLimits],
         order: Sequence[Modality],
+        affinity_s: float,
         up: bool,
     ) -> None:
         self.now = 1000.0
@@ -68,9 +72,11 @@ class AnySchedule(RuleBasedStateMachine):
         self.told: list[Callable[[Scheduler], object]] = []
         self.said: list[Said] = []
         hosts = {f"gpu-{n}": limits for n, limits in enumerate(backends)}
-        self.make: Callable[[], Scheduler] = lambda: Scheduler(Capacity(hosts, models), order=order)
+        self.make: Callable[[], Scheduler] = lambda: Scheduler(
+            Capacity(hosts, models), order=order, affinity_s=affinity_s
+        )
         self.scheduler = self.make()
-        self.plain = PlainScheduler(hosts, models, order)
+        self.plain = PlainScheduler(hosts, models, order, affinity_s)
         if up:
             for backend in hosts:
                 self.tell("backend_up", backend, offers=None, resident=frozenset[str]())
@@ -91,8 +97,8 @@ class AnySchedule(RuleBasedStateMachine):
     def entry(self, data: st.DataObject, sequence: int) -> Entry:
         return Entry(
             id=f"job-{sequence}",
-            modality=data.draw(st.sampled_from(Modality), "modality"),
-            level=data.draw(st.sampled_from(Level), "level"),
+            modality=data.draw(st.sampled_from(SOME), "modality"),
+            level=data.draw(st.sampled_from((Level.NORMAL, Level.NORMAL, Level.LOW)), "level"),
             model=data.draw(st.sampled_from((*MODELS, *MODELS, None)), "model"),
             sequence=sequence,
             submitted_at=self.now,
@@ -129,10 +135,10 @@ class AnySchedule(RuleBasedStateMachine):
         return [job for job in self.plain.with_state("running") if not job.ghost]
 
     @precondition(lambda self: self.plain.with_state("running"))
-    @rule(data=st.data())
-    def end(self, data: st.DataObject) -> None:
+    @rule(data=st.data(), well=st.booleans())
+    def end(self, data: st.DataObject, well: bool) -> None:
         job_id = pick(data, self.plain.with_state("running"))
-        self.tell("ended", job_id, self.now)
+        self.tell("ended", job_id, self.now, well=well)
         assert not self.tell("withdrawn", job_id)
 
     @precondition(lambda self: self.attended())
@@ -141,10 +147,17 @@ class AnySchedule(RuleBasedStateMachine):
         self.tell("abandoned", pick(data, self.attended()))
 
     @precondition(lambda self: self.attended())
-    @rule(data=st.data(), pause=st.one_of(st.none(), SHORT))
-    def come_back(self, data: st.DataObject, pause: float | None) -> None:
+    @rule(
+        data=st.data(),
+        pause=st.one_of(st.none(), SHORT),
+        trouble=st.one_of(st.none(), st.sampled_from(Trouble)),
+    )
+    def come_back(self, data: st.DataObject, pause: float | None, trouble: Trouble | None) -> None:
         not_before = None if pause is None else self.now + pause
-        self.tell("returned", pick(data, self.attended()), not_before=not_before)
+        job_id = pick(data, self.attended())
+        if trouble is not None:
+            self.tell("failed", job_id, trouble, self.now)
+        self.tell("returned", job_id, not_before=not_before)
 
     # What backends do
 
@@ -173,15 +186,20 @@ class AnySchedule(RuleBasedStateMachine):
     def end_load(self, data: st.DataObject, fails: bool, pause: float) -> None:
         backend, model = data.draw(st.sampled_from(self.loading()))
         if fails:
-            self.tell("load_failed", backend, model, cool_until=self.now + pause)
+            self.tell("load_failed", backend, model, Pause(self.now + pause))
         else:
-            self.tell("loaded", backend, model)
+            self.tell("loaded", backend, model, pause)
 
     @precondition(lambda self: self.plain.with_state("running"))
-    @rule(data=st.data(), pause=SHORT)
-    def crash(self, data: st.DataObject, pause: float) -> None:
+    @rule(data=st.data(), pause=SHORT, while_resident=st.booleans())
+    def crash(self, data: st.DataObject, pause: float, while_resident: bool) -> None:
         job = data.draw(st.sampled_from(self.plain.with_state("running")))
-        self.tell("model_gone", job.backend, job.model, cool_until=self.now + pause)
+        until = Pause(self.now + pause, while_resident=while_resident)
+        self.tell("model_gone", job.backend, job.model, until)
+
+    @rule(models=st.lists(st.sampled_from(MODELS), max_size=2, unique=True))
+    def warm_up(self, models: list[str]) -> None:
+        self.tell("warm_up", models)
 
     @rule(models=st.dictionaries(st.sampled_from(MODELS), model_limits()))
     def learn_limits(self, models: dict[str, ModelLimits]) -> None:
@@ -218,9 +236,8 @@ class AnySchedule(RuleBasedStateMachine):
         return decisions
 
     def check(self, decisions: Sequence[Decision]) -> None:
-        assert len({d.job_id for d in decisions if not isinstance(d, Expire)}) == len(
-            [d for d in decisions if not isinstance(d, Expire)]
-        )
+        named = [d.job_id for d in decisions if isinstance(d, Start | Load) and d.job_id]
+        assert len(set(named)) == len(named)
         self.check_nothing_was_overlooked()
         self.check_what_is_known()
         self.check_nothing_happens_before_the_alarm()
@@ -234,12 +251,12 @@ class AnySchedule(RuleBasedStateMachine):
             assert job.entry.deadline > now
             assert plain.usable(job.backend, job.model, now)
             assert job.model not in host.dead
-            assert plain.attempts(job.backend, job.model) <= plain.limits(job.model).parallel
+            assert plain.attempts(job.backend, job.model) <= plain.slots(job.backend, job.model)
             assert not [
                 j for j in plain.in_line() if j.entry.model == job.model and better(plain, j, job)
             ]
         for earlier, later in pairwise(started):
-            assert better(plain, earlier, later)
+            assert better(plain, earlier, later) or plain.affinity_s
         for load in decisions:
             if not isinstance(load, Load):
                 continue
@@ -250,9 +267,11 @@ class AnySchedule(RuleBasedStateMachine):
             assert set(load.evicted) <= set(before.hosts[load.backend].resident)
             assert not any(plain.attempts(load.backend, m) for m in load.evicted)
             assert plain.fits(load.backend, [*host.resident, load.model])
-            assert plain.job(load.job_id) == next(
-                job for job in plain.in_line() if job.entry.model == load.model
-            )
+            first = [job for job in plain.in_line() if job.entry.model == load.model]
+            if load.job_id:
+                assert plain.job(load.job_id) == first[0]
+            else:
+                assert not load.evicted
 
     def check_nothing_was_overlooked(self) -> None:
         """No job waits for what is there, unless a better one needs that room."""
@@ -266,7 +285,7 @@ class AnySchedule(RuleBasedStateMachine):
                 host = plain.hosts[backend]
                 wanted = any(plain.usable(backend, j.model, now) for j in homeless)
                 if job.model in host.resident:
-                    full = plain.attempts(backend, job.model) >= plain.limits(job.model).parallel
+                    full = plain.attempts(backend, job.model) >= plain.slots(backend, job.model)
                     assert full or wanted or job.model in host.dead
                     continue
                 busy = [m for m in host.resident if plain.attempts(backend, m)]

@@ -75,9 +75,9 @@ class Progress:
 
 
 @contextmanager
-def house(**settings: Any) -> Generator[House]:
+def house(*, config: SimulatorConfig | None = None, **settings: Any) -> Generator[House]:
     """Build one; it has looked at its backend when it is handed over."""
-    with Simulator(SimulatorConfig(speed=0)) as simulator:
+    with Simulator(config or SimulatorConfig(speed=0)) as simulator:
         values: dict[str, Any] = {
             "localai_url": simulator.url,
             "log_file": None,

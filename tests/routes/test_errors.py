@@ -10,9 +10,9 @@ from pydantic import BaseModel, ValidationError
 
 from src.models import errors
 from src.models.errors import InferenceManagerError, InvalidInput, QueueFull
-from src.models.requests import Img2TxtRequest, Txt2ImgRequest, Txt2TxtRequest
+from src.models.requests import REQUESTS, Img2TxtRequest, Txt2ImgRequest, Txt2TxtRequest
+from src.routes.calls import Options
 from src.routes.errors import OPTIONS, STATUS, answer, describe, from_validation, install
-from src.routes.twins import Txt2TxtCall
 
 
 def everything(kind: type[InferenceManagerError]) -> set[type[InferenceManagerError]]:
@@ -114,8 +114,20 @@ def test_an_unknown_field_gets_the_nearest_and_is_only_repeated_if_it_is_a_name(
 
 
 def test_the_ranges_of_options_are_those_of_the_routes() -> None:
-    described = Txt2TxtCall.model_json_schema()["properties"]
+    described = Options.model_json_schema()["properties"]
 
     for name, allowed in OPTIONS.items():
         numbers = [form for form in described[name]["anyOf"] if "maximum" in form]
         assert allowed.endswith(f"{numbers[0]['maximum']:,}")
+
+
+def test_a_name_has_the_same_range_in_every_request() -> None:
+    ranges: dict[str, set[str]] = {}
+    for request in REQUESTS.values():
+        for name, field in request.model_json_schema(by_alias=False)["properties"].items():
+            for form in field.get("anyOf", [field]):
+                if "maximum" in form:
+                    limits = {k: v for k, v in form.items() if "imum" in k.lower()}
+                    ranges.setdefault(name, set()).add(str(sorted(limits.items())))
+
+    assert {name: found for name, found in ranges.items() if len(found) > 1} == {}

@@ -17,7 +17,7 @@ async def hello(_: Request) -> PlainTextResponse:
 @pytest.fixture
 def client() -> TestClient:
     app = Starlette(routes=[Route("/", hello)])
-    guarded = Guard(app, hosts=["gpu.lan"], origins=["https://chat.example"])
+    guarded = Guard(app, hosts=["gpu.lan"], origins=["https://chat.example"], body_limit=1000)
     return TestClient(guarded, base_url="http://localhost:8000")
 
 
@@ -70,3 +70,12 @@ def test_a_length_and_a_transfer_encoding_exclude_each_other(client: TestClient)
     both = {"Content-Length": "3", "Transfer-Encoding": "chunked"}
 
     assert client.post("/", headers=both, content=b"abc").status_code == 400
+
+
+@pytest.mark.parametrize(("length", "status"), [(1000, 405), (1001, 413), (10**12, 413)])
+def test_a_body_that_is_said_to_be_too_long_is_refused_unread(
+    client: TestClient, length: int, status: int
+) -> None:
+    answer = client.post("/", headers={"Content-Length": str(length)}, content=b"abc")
+
+    assert answer.status_code == status

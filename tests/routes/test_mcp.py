@@ -12,26 +12,24 @@ import PIL.Image
 import pytest
 from mcp import Client, MCPError
 from mcp.server import MCPServer
-from mcp.types import BlobResourceContents, ImageContent, ResourceLink
+from mcp.types import BlobResourceContents, CallToolResult, ImageContent, ResourceLink
 
 from src.app import create_app
 from src.models.jobs import Job, Level
-from src.models.requests import (
-    Img2ImgRequest,
-    Img2TxtRequest,
-    Txt2ImgRequest,
-    Txt2TxtRequest,
-)
-from src.models.results import Image, Result
-from src.routes.mcp_answers import Output, answer
+from src.models.modality import Modality
+from src.models.requests import REQUESTS, Txt2ImgRequest
+from src.models.results import Heard, Image, Result, Segment
+from src.routes.mcp_answers import MAX_SEGMENTS, Output, answer
 from src.routes.views import view
 from src.settings import Settings
+from src.utils.blobs import FileBlobs
 from tests.routes.house import CANARY, ERAS, House, Progress, base64_of, facts, house, png, words
 from tests.serving import logging_kept
 
 SMALL = {"size": "64x64", "steps": 1}
 FIGURES = {"get_queue_status", "list_models", "get_request_metrics", "get_error_metrics"}
-NAMES = {"txt2txt", "txt2img", "img2img", "img2txt", "get_job", "cancel_job", *FIGURES}
+MAKES = {"txt2txt", "txt2vec", "txt2img", "img2img", "img2txt", "audio2txt", "txt2audio"}
+NAMES = {*MAKES, "get_job", "cancel_job", *FIGURES}
 
 
 @pytest.fixture(params=ERAS)
@@ -130,25 +128,41 @@ async def test_many_large_pictures_stay_well_below_what_hosts_refuse(
 ) -> None:
     side = 600
     picture = Image(_noise(side), "image/png", side, side, 1)
-    job = (
-        Job(
-            id="j",
-            request=Txt2ImgRequest(prompt="x"),
-            model="m",
-            caller="c",
-            level=Level.NORMAL,
-            sequence=1,
-            submitted_at=0,
-            deadline=9,
-        )
-        .started("b", 1)
-        .completed(Result(images=(picture,) * count), 2)
-    )
 
-    result = await answer(job, view(job, position=None, now=2, base_url="http://h"), output)
+    result = await _answered(Result(images=(picture,) * count), output)
 
     assert len(result.model_dump_json()) < 1_000_000
     assert sum(isinstance(block, ImageContent) for block in result.content) == count
+
+
+async def test_a_long_transcript_keeps_its_text_and_the_times_of_its_beginning() -> None:
+    segments = tuple(Segment(n, n + 1, f"part {n}") for n in range(MAX_SEGMENTS + 5))
+    text = " ".join(segment.text for segment in segments)
+
+    result = await _answered(Result(text=text, heard=Heard("en", 205.0, segments)))
+
+    assert words(result) == facts(result)["text"] == text
+    assert len(facts(result)["transcript"]["segments"]) == MAX_SEGMENTS
+    assert facts(result)["transcript"]["language"] == "en"
+    assert "last 5 segments are left out" in result.content[1].model_dump_json()
+
+
+async def _answered(result: Result, output: Output = "preview") -> CallToolResult:
+    """Make the answer for a job that ended with a result."""
+    request = Txt2ImgRequest(prompt="x")
+    job = Job(
+        id="j",
+        request=request,
+        model="m",
+        caller="c",
+        level=Level.NORMAL,
+        sequence=1,
+        submitted_at=0,
+        deadline=9,
+    )
+    ended = job.started("b", 1).completed(result, 2)
+    shown = view(ended, position=None, now=2, base_url="http://h")
+    return await answer(ended, shown, output, FileBlobs())
 
 
 async def test_a_picture_goes_on_under_each_of_its_names(shared_house: House) -> None:
@@ -194,7 +208,7 @@ async def test_progress_is_told_from_the_queue_on_and_grows(own_house: House, er
         calls.create_task(client.call_tool("txt2img", draw, progress_callback=first))
         await first.until("running on sim-image")
         calls.create_task(client.call_tool("txt2img", draw, progress_callback=second))
-        await second.until("queued, next in line")
+        await second.until("next in line")
         own_house.sim.release()
 
     assert "running on sim-image, attempt 1" in second.messages
@@ -250,7 +264,7 @@ async def test_a_caller_that_cancels_takes_its_waiting_job_along(
         await client.call_tool("txt2img", {**draw, "wait_seconds": 0})
         await own_house.running("txt2img")
         call = asyncio.create_task(client.call_tool("txt2img", draw, progress_callback=progress))
-        await progress.until("queued")
+        await progress.until("next in line")
 
         call.cancel()
 
@@ -532,23 +546,6 @@ async def test_a_picture_cannot_be_read_before_it_is_there(own_house: House) -> 
             await client.read_resource(address)
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
-async def test_a_picture_is_read_with_the_type_that_it_has(kind: str) -> None:
-    servers: list[MCPServer] = []
-    create_app(Settings(log_file=None), backends=[], extend_mcp=servers.append)
-    buffer = io.BytesIO()
-    PIL.Image.new("RGB", (16, 16)).save(buffer, kind)
-
-    @servers[0].resource("test://picture", mime_type="image/png")
-    async def picture() -> bytes:
-        return buffer.getvalue()
-
-    async with Client(servers[0]) as client:
-        read = await client.read_resource("test://picture")
-
-    assert read.contents[0].mime_type == f"image/{kind.lower()}"
-
-
 async def test_the_tools_are_few_and_say_what_they_take(shared_house: House, era: str) -> None:
     async with shared_house.client(era) as client:
         tools = {tool.name: tool for tool in (await client.list_tools()).tools}
@@ -557,7 +554,9 @@ async def test_the_tools_are_few_and_say_what_they_take(shared_house: House, era
         assert "get_job" in client.instructions
 
     assert tools.keys() == NAMES
-    assert [t.uri_template for t in templates] == ["inference://images/{job_id}/{index}"]
+    assert [t.uri_template for t in templates] == [
+        f"inference://{kind}/{{job_id}}/{{index}}" for kind in ("images", "audio", "videos")
+    ]
     for name, tool in tools.items():
         assert tool.description
         assert tool.title
@@ -566,10 +565,10 @@ async def test_the_tools_are_few_and_say_what_they_take(shared_house: House, era
         for argument, schema in tool.input_schema["properties"].items():
             assert schema.get("description"), f"{name}.{argument}"
         assert len(json.dumps(tool.input_schema)) < 3000
-    assert sum(len(tool.model_dump_json(exclude_none=True)) for tool in tools.values()) < 22_000
+    assert sum(len(tool.model_dump_json(exclude_none=True)) for tool in tools.values()) < 28_000
 
 
-@pytest.mark.parametrize("kind", [Txt2TxtRequest, Txt2ImgRequest, Img2ImgRequest, Img2TxtRequest])
+@pytest.mark.parametrize("kind", [REQUESTS[Modality(name)] for name in sorted(MAKES)])
 async def test_the_tools_tell_the_ranges_that_the_core_enforces(
     shared_house: House, kind: Any
 ) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 import httpx2
 import pytest
 
+from src.models.modality import Modality
+from src.models.queues import priority_order
 from src.routes.errors import ErrorBody
 from tests.routes.house import CANARY, House, base64_of, house, png
 
@@ -219,7 +221,7 @@ async def test_figures(shared_house: House) -> None:
 
     assert metrics["by_modality"]["txt2txt"]["success_rate"] == 1
     assert "counts_by_type" in errors
-    assert status["queues"].keys() == {"txt2txt", "txt2img", "img2img", "img2txt"}
+    assert list(status["queues"]) == list(priority_order)
     assert "sim-chat" in {model["name"] for model in models["models"]}
 
 
@@ -344,19 +346,21 @@ async def test_every_operation_tells_its_answers(shared_house: House) -> None:
     async with shared_house.http() as http:
         described = (await http.get("/openapi.json")).json()
 
-    for tool in ("txt2txt", "txt2img", "img2img", "img2txt"):
+    for tool in Modality:
         operation = described["paths"][f"/mcp/{tool}"]["post"]
-        codes = {"200", "202", "400", "404", "409", "413", "422", "502", "503", "504"}
+        codes = {"200", "202", "400", "404", "409", "413", "422", "502", "503", "504", "507"}
         assert operation["responses"].keys() == codes
         for code, response in operation["responses"].items():
             schema = response["content"]["application/json"]["schema"]
-            wanted = "Answer" if code in ("200", "202") else "ErrorBody"
+            wanted = "JobView" if code in ("200", "202") else "ErrorBody"
             assert schema == {"$ref": f"#/components/schemas/{wanted}"}
         assert operation["requestBody"]["content"]["application/json"]["examples"]
     assert "HTTPValidationError" not in json.dumps(described)
 
 
-@pytest.mark.parametrize("tool", ["txt2txt", "txt2img"])
+@pytest.mark.parametrize(
+    "tool", ["txt2txt", "txt2img", "txt2vec", "rerank", "txt2audio", "txt2sound", "txt2video"]
+)
 async def test_the_examples_of_the_description_work(shared_house: House, tool: str) -> None:
     async with shared_house.http() as http:
         described = (await http.get("/openapi.json")).json()

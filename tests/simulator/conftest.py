@@ -29,3 +29,10 @@ def control(simulator: Simulator) -> ControlClient:
 @pytest.fixture
 def raw(simulator: Simulator) -> Raw:
     return Raw(simulator)
+
+
+@pytest.fixture
+def standing() -> Generator[Simulator]:
+    """A simulator whose clock is moved by hand."""
+    with Simulator(SimulatorConfig(clock="manual")) as simulator:
+        yield simulator

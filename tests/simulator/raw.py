@@ -59,7 +59,9 @@ class Raw:
 
     def open(self, path: str, body: object, **headers: str) -> socket.socket:
         """Send a request on a bare socket and read nothing yet."""
-        content = json.dumps(body).encode()
+        return self.open_bytes(path, json.dumps(body).encode(), **headers)
+
+    def open_bytes(self, path: str, content: bytes, **headers: str) -> socket.socket:
         head = {
             "Host": f"127.0.0.1:{self._simulator.port}",
             "Content-Type": "application/json",

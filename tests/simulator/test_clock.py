@@ -81,9 +81,62 @@ async def test_time_can_be_advanced() -> None:
     async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
         tasks.create_task(clock.sleep(1000))
         await asyncio.sleep(0)
-        clock.advance(1000)
+        await clock.advance(1000)
 
     assert clock.now() >= 1000
+
+
+async def test_a_manual_clock_stands_still() -> None:
+    clock = Clock(20, manual=True)
+    rung: list[str] = []
+    clock.at(0.001, lambda: rung.append("later"))
+    clock.at(0, lambda: rung.append("now"))
+
+    await clock.sleep(0)
+
+    assert (rung, clock.now()) == (["now"], 0)
+    assert repr(clock) == "<Clock 0.000 manual alarms 1>"
+
+
+async def test_advancing_returns_when_everything_due_has_happened_each_at_its_moment() -> None:
+    clock = Clock(1, manual=True)
+    seen: list[float] = []
+
+    async def ticking() -> None:
+        while True:
+            await clock.sleep(0.5)
+            with clock.held():
+                await asyncio.to_thread(seen.append, clock.now())
+
+    ticks = asyncio.create_task(ticking())
+    await clock.advance(2.25)
+    ticks.cancel()
+
+    assert seen == [0.5, 1, 1.5, 2]
+    assert clock.now() == 2.25
+
+
+async def test_two_who_advance_at_once_do_so_one_after_the_other() -> None:
+    clock = Clock(1, manual=True)
+    rung: list[float] = []
+    for due in (1, 2, 3):
+        clock.at(due, lambda: rung.append(clock.now()))
+
+    await asyncio.gather(clock.advance(1.5), clock.advance(1.5))
+
+    assert (rung, clock.now()) == ([1, 2, 3], 3)
+
+
+async def test_a_year_passes_in_no_time() -> None:
+    clock = Clock(1, manual=True)
+    year = 365 * 86_400.0
+    rung: list[float] = []
+    clock.at(year, lambda: rung.append(clock.now()))
+
+    async with asyncio.timeout(5):
+        await clock.advance(year)
+
+    assert rung == [year]
 
 
 async def test_a_stopped_clock_has_forgotten_its_alarms() -> None:

@@ -3,13 +3,13 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from src.simulator.config import ModelConfig, SimulatorConfig, load_config
+from src.simulator.config import DEFAULT_MODELS, ModelConfig, SimulatorConfig, load_config
 
 
 def test_everything_has_a_default() -> None:
     config = SimulatorConfig()
 
-    assert list(config.models) == ["sim-chat", "sim-vision", "sim-image"]
+    assert list(config.models) == list(DEFAULT_MODELS)
     assert (config.models["sim-chat"].slots, config.models["sim-image"].weights_gb) == (2, 5)
 
 
@@ -18,7 +18,7 @@ def test_a_model_is_laid_over_its_default_and_none_takes_it_away() -> None:
         {"models": {"sim-image": {"load_s": 0}, "sim-chat": None}}
     )
 
-    assert list(config.models) == ["sim-vision", "sim-image"]
+    assert list(config.models) == [name for name in DEFAULT_MODELS if name != "sim-chat"]
     assert (config.models["sim-image"].load_s, config.models["sim-image"].kind) == (0, "image")
     assert config == config.patched({})
     assert SimulatorConfig(models={"sim-image": ModelConfig(slots=2)}).models[
@@ -51,6 +51,10 @@ def test_a_file_may_be_empty_or_change_one_thing(tmp_path: Path) -> None:
         ({"models": {"big": {"weights_gb": 9}}}, "big needs 9 GB, memory_gb is 8"),
         ({"models": {"it": {"alias_of": "nobody"}}}, "alias of nobody"),
         ({"memory_gb": 4}, "sim-image needs 5 GB"),
+        ({"profile": "tight-memory", "models": {"big": {"weights_gb": 6}}}, "big needs 6 GB"),
+        ({"profile": "stormy"}, "calm"),
+        ({"clock": "fast"}, "manual"),
+        ({"jitter": 1}, "jitter"),
     ],
 )
 def test_what_does_not_fit_is_named(given: object, said: str) -> None:
@@ -64,5 +68,5 @@ def test_a_patch_changes_one_value_and_keeps_the_rest() -> None:
     patched = config.patched({"speed": 2}).patched_model("sim-chat", {"slots": 5})
 
     assert (patched.seed, patched.speed, patched.models["sim-chat"].slots) == (3, 2, 5)
-    assert list(patched.models) == ["sim-chat", "sim-image"]
+    assert list(patched.models) == [name for name in DEFAULT_MODELS if name != "sim-vision"]
     assert patched.models["sim-chat"].tokens_per_s == 40

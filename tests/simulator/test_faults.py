@@ -1,7 +1,22 @@
+from dataclasses import replace
+
 import pytest
 from pydantic import ValidationError
 
-from src.simulator.faults import Facts, FaultBook, FaultRule, Match, Rejected, Status, When
+from src.simulator.faults import (
+    AnyAction,
+    Crash,
+    Facts,
+    FaultBook,
+    FaultRule,
+    LoadFailure,
+    Loading,
+    Match,
+    Oom,
+    Rejected,
+    Status,
+    When,
+)
 
 CHAT = Facts(
     path="/v1/chat/completions",
@@ -11,6 +26,9 @@ CHAT = Facts(
     stream=True,
     prompt="tell me about foxes",
 )
+
+
+LOOK = Facts(path="/v1/models", headers={})
 
 
 def book(*rules: FaultRule) -> FaultBook:
@@ -35,6 +53,8 @@ def test_without_rules_nothing_goes_wrong() -> None:
         (Match(path="/v1/chat/completions", model="sim-chat", stream=True), True),
         (Match(modality="txt2img"), False),
         (Match(stream=False), False),
+        (Match(work=True), True),
+        (Match(work=False), False),
         (Match(prompt="about .*es$"), True),
         (Match(prompt="^foxes"), False),
         (Match(header={"X-Test": "7"}), True),
@@ -56,6 +76,31 @@ def test_the_first_rule_that_acts_decides() -> None:
 
     assert [fault and fault.rule for fault in decided] == ["a2", "a3"]
     assert [(it.matched, it.acted) for it in faults.rules] == [(0, 0), (2, 1), (1, 1)]
+
+
+@pytest.mark.parametrize(
+    ("action", "facts", "acts_on_it"),
+    [
+        (LoadFailure(), replace(CHAT, needs_load=True), True),
+        (LoadFailure(), CHAT, False),
+        (Oom(at="load"), replace(CHAT, needs_load=True), True),
+        (Oom(at="load"), CHAT, False),
+        (Loading(), replace(CHAT, idle=True), True),
+        (Loading(), CHAT, False),
+        (Oom(), CHAT, True),
+        (Crash(), CHAT, True),
+        (Oom(), LOOK, False),
+        (Crash(), LOOK, False),
+        (Status(), LOOK, True),
+    ],
+)
+def test_what_cannot_happen_to_a_request_is_not_counted(
+    action: AnyAction, facts: Facts, *, acts_on_it: bool
+) -> None:
+    faults = book(FaultRule(do=action))
+
+    assert (faults.decide(facts, seed=0) is not None) is acts_on_it
+    assert faults.rules[0].matched == acts_on_it
 
 
 def test_some_matches_pass_before_some_act() -> None:
@@ -94,5 +139,7 @@ def test_an_unknown_word_in_a_rule_is_an_error_that_names_it() -> None:
         FaultRule.model_validate({"do": {"kind": "reset", "after_token": 1}})
     with pytest.raises(ValidationError, match="no regular expression"):
         FaultRule.model_validate({"match": {"prompt": "("}, "do": {"kind": "reset"}})
+    with pytest.raises(ValidationError, match="not both"):
+        FaultRule.model_validate({"do": {"kind": "crash", "after_tokens": 1, "after_steps": 1}})
     with pytest.raises(ValidationError, match="explode"):
         FaultRule.model_validate({"do": {"kind": "explode"}})

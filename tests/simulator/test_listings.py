@@ -1,4 +1,6 @@
 from src.simulator.client import ControlClient
+from src.simulator.config import ModelConfig, SimulatorConfig
+from src.simulator.serve import Simulator
 from tests.simulator.raw import Raw, hang_up
 
 
@@ -15,7 +17,7 @@ def test_the_version_says_what_it_is(raw: Raw) -> None:
 
 
 def test_models_have_an_id_and_nothing_else(raw: Raw) -> None:
-    names = ["sim-chat", "sim-vision", "sim-image", "loose-file"]
+    names = [*SimulatorConfig().models, "loose-file"]
     expected = {"object": "list", "data": [{"id": name, "object": "model"} for name in names]}
 
     assert raw.get("/v1/models").json == expected
@@ -35,13 +37,19 @@ def test_a_loose_file_has_null_for_capabilities(raw: Raw) -> None:
     assert data[0] == {
         "id": "sim-chat",
         "object": "model",
-        "capabilities": ["chat"],
+        "capabilities": ["chat", "completion", "tools", "thinking"],
         "input_modalities": ["text"],
         "output_modalities": ["text"],
     }
-    assert data[1]["capabilities"] == ["chat", "vision"]
+    assert {item["id"]: item["capabilities"] for item in data[1:-1]} == {
+        "sim-vision": ["chat", "vision", "tools"],
+        "sim-image": ["image"],
+        "sim-embed": ["embeddings", "rerank"],
+        "sim-voice": ["transcript", "tts", "sound_generation"],
+        "sim-video": ["video"],
+    }
     assert data[2]["input_modalities"] == ["text", "image"]
-    assert data[3] == {
+    assert data[-1] == {
         "id": "loose-file",
         "object": "model",
         "capabilities": None,
@@ -50,12 +58,29 @@ def test_a_loose_file_has_null_for_capabilities(raw: Raw) -> None:
     }
 
 
+def test_what_is_probed_late_is_told_only_after_the_first_load() -> None:
+    late = {"sim-vision": ModelConfig(probed_late=True)}
+
+    with Simulator(SimulatorConfig(speed=0, models=late)) as simulator:
+        raw = Raw(simulator)
+        before = raw.get("/v1/models/capabilities").json["data"][1]
+        tags_before = raw.get("/api/tags").json["models"][1]
+        raw.post("/backend/load", {"model": "sim-vision"})
+        raw.post("/backend/shutdown", {"model": "sim-vision"})
+        after = raw.get("/v1/models/capabilities").json["data"][1]
+
+    assert (before["capabilities"], before["input_modalities"]) == (["chat"], ["text"])
+    assert tags_before["capabilities"] == ["completion"]
+    assert after["capabilities"] == ["chat", "vision", "tools"]
+    assert after["input_modalities"] == ["text", "image"]
+
+
 def test_ollamas_lists_are_there_too(raw: Raw) -> None:
     tags = raw.get("/api/tags").json["models"]
     assert tags[1] == {
         "name": "sim-vision",
         "model": "sim-vision",
-        "capabilities": ["completion", "vision"],
+        "capabilities": ["completion", "vision", "tools"],
     }
 
     raw.chat("repeat: hi")

@@ -4,6 +4,7 @@ from collections.abc import Generator
 
 import pytest
 from openai import InternalServerError, OpenAI
+from pydantic import BaseModel
 
 from src.simulator.client import ControlClient
 from src.simulator.serve import Simulator
@@ -62,3 +63,61 @@ def test_openais_client_understands_the_errors(openai: OpenAI, control: ControlC
         openai.chat.completions.create(model="sim-chat", messages=[])
     control.clear_faults()
     assert [model.id for model in openai.models.list()][-1] == "loose-file"
+
+
+def test_openais_client_embeds(openai: OpenAI) -> None:
+    made = openai.embeddings.create(model="sim-embed", input=["a fox", "an owl", "a fox"])
+
+    assert [len(item.embedding) for item in made.data] == [64, 64, 64]
+    assert made.data[0].embedding == made.data[2].embedding != made.data[1].embedding
+
+
+def test_openais_client_speaks_and_listens(openai: OpenAI) -> None:
+    spoken = openai.audio.speech.create(
+        model="sim-voice", voice="alloy", input="hello there", response_format="wav"
+    )
+    heard = openai.audio.transcriptions.create(
+        model="sim-voice", file=("hello.wav", spoken.content), response_format="verbose_json"
+    )
+
+    assert heard.text.endswith('from "hello there".')
+    assert heard.duration == 0.66
+
+
+def test_openais_client_hears_a_stream(openai: OpenAI) -> None:
+    spoken = openai.audio.speech.create(
+        model="sim-voice", voice="alloy", input="hello", response_format="wav"
+    )
+    events = openai.audio.transcriptions.create(
+        model="sim-voice", file=("hello.wav", spoken.content), stream=True
+    )
+
+    *deltas, whole = events
+    assert whole.type == "transcript.text.done"
+    assert "".join(it.delta for it in deltas if it.type == "transcript.text.delta") == whole.text
+
+
+def test_openais_client_completes(openai: OpenAI) -> None:
+    whole = openai.completions.create(model="sim-chat", prompt="repeat: hi")
+    stream = openai.completions.create(model="sim-chat", prompt="count to 3", stream=True)
+
+    assert whole.choices[0].text == "hi"
+    assert "".join(chunk.choices[0].text for chunk in stream) == "1 2 3"
+
+
+def test_openais_client_calls_a_function_and_reads_json(openai: OpenAI) -> None:
+    class Answer(BaseModel):
+        yes: bool
+
+    called = openai.chat.completions.create(
+        model="sim-chat",
+        messages=[{"role": "user", "content": "please look_up"}],
+        tools=[{"type": "function", "function": {"name": "look_up", "parameters": {}}}],
+    )
+    parsed = openai.chat.completions.parse(
+        model="sim-chat", messages=[{"role": "user", "content": "?"}], response_format=Answer
+    )
+
+    calls = called.choices[0].message.tool_calls or []
+    assert [call.function.name for call in calls if call.type == "function"] == ["look_up"]
+    assert parsed.choices[0].message.parsed == Answer(yes=True)

@@ -2,9 +2,10 @@
 
 import asyncio
 import json
+import re
 import socket
 import struct
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -24,6 +25,14 @@ Script = Sequence[bytes | Act]
 
 
 @dataclass(frozen=True)
+class Part:
+    """One part of a multipart form."""
+
+    head: str
+    content: bytes
+
+
+@dataclass(frozen=True)
 class Heard:
     """One request, as it came in."""
 
@@ -33,6 +42,10 @@ class Heard:
     @property
     def line(self) -> str:
         return self.head.split("\r\n", 1)[0]
+
+    @property
+    def path(self) -> str:
+        return self.line.split()[1]
 
     def header(self, name: str) -> str | None:
         for line in self.head.split("\r\n")[1:]:
@@ -44,6 +57,18 @@ class Heard:
     @property
     def json(self) -> dict[str, object]:
         return cast("dict[str, object]", json.loads(self.body))
+
+    @property
+    def form(self) -> dict[str, Part]:
+        kind, _, boundary = (self.header("content-type") or "").partition("; boundary=")
+        assert kind == "multipart/form-data"
+        parts: dict[str, Part] = {}
+        for part in self.body.split(f"--{boundary}".encode())[1:-1]:
+            head, _, content = part.decode("latin-1").partition("\r\n\r\n")
+            name = re.search('name="([^"]*)"', head)
+            assert name is not None
+            parts[name[1]] = Part(head.strip(), content.removesuffix("\r\n").encode("latin-1"))
+        return parts
 
 
 @dataclass
@@ -97,8 +122,13 @@ DONE = chunk("data: [DONE]\n\n")
 
 
 @asynccontextmanager
-async def raw_server(*scripts: Script, tls: SSLContext | None = None) -> AsyncGenerator[RawServer]:
-    """Answer the n-th request by the n-th script, and all later ones by the last."""
+async def raw_server(
+    *scripts: Script, tls: SSLContext | None = None, routes: Mapping[str, Script] | None = None
+) -> AsyncGenerator[RawServer]:
+    """Answer the n-th request by the n-th script, and all later ones by the last.
+
+    A path that is among the `routes` has a script of its own.
+    """
     server = RawServer()
     tasks: set[asyncio.Task[None]] = set()
 
@@ -106,7 +136,9 @@ async def raw_server(*scripts: Script, tls: SSLContext | None = None) -> AsyncGe
         server.connections += 1
         try:
             while (heard := await _hear(reader)) is not None:
-                script = scripts[min(len(server.heard), len(scripts) - 1)]
+                script = (routes or {}).get(heard.path) or scripts[
+                    min(len(server.heard), len(scripts) - 1)
+                ]
                 server.heard.append(heard)
                 server.asked.set()
                 if not await _play(script, reader, writer, server):

@@ -12,10 +12,13 @@ from hypothesis import strategies as st
 from PIL import Image as Pillow
 from PIL.PngImagePlugin import PngInfo
 
+from src.models.blobs import Blob
 from src.models.errors import BackendProtocolError, EmptyResult, InvalidInput, UnknownJob
 from src.models.requests import Img2ImgRequest, Img2TxtRequest, InferenceRequest, Txt2TxtRequest
 from src.models.results import Image
-from src.utils.images import MAX_SENT_BYTES, drawable, inspect_result, prepare, preview
+from src.utils.attachments import prepare
+from src.utils.images import MAX_SENT_BYTES, drawable, inspect_result, preview
+from src.utils.localai_memory import InMemory
 
 CANARY = "canary-7d1f"
 
@@ -58,7 +61,7 @@ def empty_png(width: int, height: int) -> bytes:
 
 async def img2img(image: str, **fields: object) -> Img2ImgRequest:
     request = Img2ImgRequest.model_validate({"image": image, "prompt": "p", **fields})
-    prepared = await prepare(request, no_jobs)
+    prepared = await prepare(request, no_jobs, InMemory())
     assert isinstance(prepared, Img2ImgRequest)
     return prepared
 
@@ -255,7 +258,7 @@ async def test_the_field_is_named_by_its_number_where_there_are_several() -> Non
     request = Img2TxtRequest(images=(b64(png()), "https://example.org"))
 
     with pytest.raises(InvalidInput) as refused:
-        await prepare(request, no_jobs)
+        await prepare(request, no_jobs, InMemory())
 
     assert refused.value.param == "images.1"
     assert refused.value.message.startswith("images.1 ")
@@ -419,7 +422,7 @@ async def test_what_is_still_too_large_is_halved_but_drawn_at_its_own_size() -> 
     share = b64(encoded(noise(1600, 1200), "JPEG", quality=92))
     request = Img2TxtRequest(images=(share,) * 8)
 
-    prepared = await prepare(request, no_jobs)
+    prepared = await prepare(request, no_jobs, InMemory())
 
     assert isinstance(prepared, Img2TxtRequest)
     assert sum(map(len, prepared.images)) < 15_000_000
@@ -435,7 +438,7 @@ async def test_a_picture_that_a_job_made_is_looked_up() -> None:
         return Image(png(40, 30), "image/png", 40, 30)
 
     request = Img2TxtRequest(images=("job:j-1", "job:j-1/2", b64(png(16, 16))))
-    prepared = await prepare(request, lookup)
+    prepared = await prepare(request, lookup, InMemory())
 
     assert asked == [("j-1", 0), ("j-1", 2)]
     assert isinstance(prepared, Img2TxtRequest)
@@ -450,13 +453,13 @@ async def test_a_job_that_is_not_known_is_said_to_be_so() -> None:
 async def test_a_request_without_pictures_stays_as_it_is() -> None:
     request: InferenceRequest = Txt2TxtRequest.model_validate({"prompt": "hello"})
 
-    assert await prepare(request, no_jobs) is request
+    assert await prepare(request, no_jobs, InMemory()) is request
 
 
 async def test_a_prepared_request_can_be_prepared_again() -> None:
     once = await img2img(b64(png()))
 
-    assert await prepare(once, no_jobs) == once
+    assert await prepare(once, no_jobs, InMemory()) == once
 
 
 @pytest.mark.parametrize(
@@ -545,6 +548,7 @@ async def test_a_large_picture_has_a_small_preview() -> None:
     small = await preview(image)
 
     assert (small.media_type, small.width, small.height, small.seed) == ("image/webp", 1024, 683, 7)
+    assert isinstance(small.data, bytes)
     assert len(small.data) <= 450_000
     assert Pillow.open(io.BytesIO(small.data)).size == (1024, 683)
 
@@ -554,10 +558,16 @@ async def test_what_cannot_be_decoded_has_no_preview() -> None:
         await preview(Image(bytes(500_000), "image/png", 64, 48))
 
 
+async def test_a_blob_must_be_read_before_it_is_made_smaller() -> None:
+    with pytest.raises(TypeError, match="read"):
+        await preview(Image(Blob("k1", 10), "image/png", 2000, 2000))
+
+
 async def test_a_preview_shrinks_until_it_fits() -> None:
     image = Image(encoded(noise(600, 600)), "image/png", 600, 600)
 
     small = await preview(image, max_side=512, max_bytes=4_000)
 
+    assert isinstance(small.data, bytes)
     assert len(small.data) <= 4_000
     assert inspect_result(small.data).width == small.width < 512

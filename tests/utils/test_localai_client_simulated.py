@@ -4,9 +4,11 @@ import base64
 import ssl
 from collections.abc import AsyncGenerator, Generator
 from contextlib import aclosing
+from pathlib import Path
 
 import pytest
 
+from src.models.blobs import Blob
 from src.models.errors import (
     BackendBusy,
     BackendError,
@@ -24,21 +26,47 @@ from src.models.errors import (
 )
 from src.models.modality import Modality
 from src.models.requests import (
+    Audio2TxtRequest,
     Img2ImgRequest,
     Img2TxtRequest,
     InferenceRequest,
+    InpaintRequest,
+    RerankRequest,
+    Txt2AudioRequest,
     Txt2ImgRequest,
+    Txt2SoundRequest,
     Txt2TxtRequest,
+    Txt2VecRequest,
+    Txt2VideoRequest,
 )
 from src.models.results import Image, Result, collect
 from src.simulator.config import SimulatorConfig
 from src.simulator.serve import Simulator
-from src.utils.images import prepare
+from src.utils.attachments import prepare
+from src.utils.blobs import FileBlobs
 from src.utils.localai_client import LocalAIClient
+from src.utils.localai_memory import InMemory
 
 TLS = ssl.create_default_context()
 CHAT = Txt2TxtRequest.model_validate({"prompt": "repeat: grüß Gott 🦊"})
 DRAW = Txt2ImgRequest(prompt="a red fox", seed=7, width=64, height=64, steps=1)
+
+
+SAY = Txt2AudioRequest(input="Hello there")
+EMBED = Txt2VecRequest(input=("one", "two"))
+MODELS = {
+    Modality.TXT2TXT: "sim-chat",
+    Modality.IMG2TXT: "sim-vision",
+    Modality.TXT2IMG: "sim-image",
+    Modality.IMG2IMG: "sim-image",
+    Modality.INPAINT: "sim-image",
+    Modality.TXT2VEC: "sim-embed",
+    Modality.RERANK: "sim-embed",
+    Modality.TXT2AUDIO: "sim-voice",
+    Modality.TXT2SOUND: "sim-voice",
+    Modality.AUDIO2TXT: "sim-voice",
+    Modality.TXT2VIDEO: "sim-video",
+}
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +92,7 @@ async def client(simulator: Simulator) -> AsyncGenerator[LocalAIClient]:
 
 
 async def result_of(client: LocalAIClient, request: InferenceRequest, model: str = "") -> Result:
-    names = {Modality.TXT2TXT: "sim-chat", Modality.IMG2TXT: "sim-vision"}
-    model = model or names.get(request.modality, "sim-image")
+    model = model or MODELS[request.modality]
     async with aclosing(client.run(request, model, "job-1")) as chunks:
         return collect([chunk async for chunk in chunks])
 
@@ -86,11 +113,12 @@ async def test_text_comes_back_as_it_was_said(client: LocalAIClient) -> None:
 
 async def test_pictures_are_drawn_changed_and_described(client: LocalAIClient) -> None:
     drawn = (await result_of(client, DRAW)).images[0]
+    assert isinstance(drawn.data, bytes)
     source = base64.b64encode(drawn.data).decode()
     change = await prepare(
-        Img2ImgRequest(image=source, prompt="a red fox", seed=7, steps=1), no_jobs
+        Img2ImgRequest(image=source, prompt="a red fox", seed=7, steps=1), no_jobs, InMemory()
     )
-    look = await prepare(Img2TxtRequest(images=(source,)), no_jobs)
+    look = await prepare(Img2TxtRequest(images=(source,)), no_jobs, InMemory())
 
     changed = (await result_of(client, change)).images[0]
     described = await result_of(client, look)
@@ -100,6 +128,77 @@ async def test_pictures_are_drawn_changed_and_described(client: LocalAIClient) -
     assert "64x64" in described.text
 
 
+async def test_texts_become_vectors_and_documents_are_ordered(client: LocalAIClient) -> None:
+    texts = Txt2VecRequest(input=("a red fox", "a red fox", "stock prices"))
+    order = RerankRequest(query="a red fox", documents=("stock prices", "the red fox"), top_n=1)
+
+    first, second, other = (await result_of(client, texts)).vectors
+    [best] = (await result_of(client, order)).ranking
+
+    assert first == second != other
+    assert len(first.values) == len(other.values) > 1
+    assert best.index == 1
+
+
+async def test_a_text_is_spoken_and_written_down_again(
+    simulator: Simulator, client: LocalAIClient, tmp_path: Path
+) -> None:
+    blobs = FileBlobs(tmp_path, inline=1000)
+    [spoken] = (await result_of(client, Txt2AudioRequest(input="Hello there, you"))).audio
+    assert isinstance(spoken.data, bytes)
+    source = base64.b64encode(spoken.data).decode()
+    listen = await prepare(Audio2TxtRequest(audio=source), no_jobs, blobs)
+    reading = LocalAIClient(
+        name="sim", url=simulator.url, api_key="sesame", verify=TLS, blobs=blobs
+    )
+
+    written = await result_of(reading, listen)
+    await reading.close()
+
+    assert Blob.referred_to(listen.model_dump()["audio"]) is not None
+    assert written.text.startswith("[simulated]")
+    assert written.heard is not None
+    assert written.heard.seconds == pytest.approx(spoken.seconds, abs=0.01)
+    assert written.heard.segments
+    await blobs.close()
+
+
+async def test_sounds_and_films_are_kept_as_blobs(simulator: Simulator, tmp_path: Path) -> None:
+    blobs = FileBlobs(tmp_path, inline=100)
+    client = LocalAIClient(name="sim", url=simulator.url, api_key="sesame", verify=TLS, blobs=blobs)
+    [sound] = (await result_of(client, Txt2SoundRequest(prompt="rain", seconds=2))).audio
+    film = Txt2VideoRequest(prompt="waves", width=64, height=64, num_frames=4, fps=4, steps=1)
+    [made] = (await result_of(client, film)).videos
+
+    assert sound.media_type == "audio/wav"
+    assert sound.seconds == pytest.approx(2, abs=0.01)
+    assert made.media_type == "video/mp4"
+    for kept in (sound.data, made.data):
+        assert isinstance(kept, Blob)
+        assert len(await blobs.read(kept)) == kept.size
+    await client.close()
+    await blobs.close()
+
+
+async def test_an_inpainted_picture_is_fetched_where_it_is_served(client: LocalAIClient) -> None:
+    drawn = (await result_of(client, DRAW)).images[0]
+    assert isinstance(drawn.data, bytes)
+    source = base64.b64encode(drawn.data).decode()
+    paint = await prepare(
+        InpaintRequest(image=source, mask=source, prompt="a hat", steps=1), no_jobs, InMemory()
+    )
+
+    with pytest.raises(BackendProtocolError) as unserved:
+        await result_of(client, paint)
+    with Simulator(SimulatorConfig(speed=0, inpainting_files_served=True)) as serving:
+        other = LocalAIClient(name="sim", url=serving.url, verify=TLS)
+        [painted] = (await result_of(other, paint)).images
+        await other.close()
+
+    assert "inpainted" in unserved.value.hint
+    assert (painted.width, painted.height) == (512, 512)
+
+
 async def test_it_knows_what_is_offered_and_what_is_in_memory(client: LocalAIClient) -> None:
     offered = {model.name: sorted(model.modalities or ()) for model in await client.models()}
     await client.load("sim-chat")
@@ -107,8 +206,16 @@ async def test_it_knows_what_is_offered_and_what_is_in_memory(client: LocalAICli
     assert offered["sim-chat"] == [Modality.TXT2TXT]
     assert offered["sim-vision"] == [Modality.IMG2TXT, Modality.TXT2TXT]
     assert offered["sim-image"] == [Modality.IMG2IMG, Modality.TXT2IMG]
+    assert offered["sim-embed"] == [Modality.RERANK, Modality.TXT2VEC]
+    assert offered["sim-voice"] == [
+        Modality.AUDIO2TXT, Modality.TXT2AUDIO, Modality.TXT2SOUND
+    ]  # fmt: skip
+    assert offered["sim-video"] == [Modality.TXT2VIDEO]
     assert [] in offered.values()
     assert await client.resident() == frozenset({"sim-chat"})
+    await client.unload("sim-chat")
+    await client.unload("sim-chat")
+    assert await client.resident() == frozenset()
     assert "simulated" in await client.ping()
 
 
@@ -143,6 +250,15 @@ FAULTS: list[tuple[InferenceRequest, str, dict[str, object], type[InferenceManag
     (CHAT, "garbage", {"what": "not_utf8"}, BackendProtocolError),
     (CHAT, "garbage", {"what": "empty_body"}, BackendProtocolError),
     (CHAT, "garbage", {"what": "bad_gzip"}, BackendProtocolError),
+    (SAY, "reset", {}, BackendUnavailable),
+    (SAY, "cut", {}, BackendUnavailable),
+    (SAY, "load_failure", {}, ModelLoadFailed),
+    (SAY, "garbage", {"what": "html"}, BackendProtocolError),
+    (SAY, "garbage", {"what": "empty_body"}, BackendProtocolError),
+    (EMBED, "reset", {}, BackendUnavailable),
+    (EMBED, "load_failure", {}, ModelLoadFailed),
+    (EMBED, "garbage", {"what": "html"}, BackendProtocolError),
+    (EMBED, "garbage", {"what": "truncated_json"}, BackendProtocolError),
     (DRAW, "reset", {}, BackendUnavailable),
     (DRAW, "cut", {}, BackendUnavailable),
     (DRAW, "load_failure", {}, ModelLoadFailed),

@@ -21,6 +21,7 @@ from src.models.errors import (
 )
 from src.utils.localai_errors import (
     LONGEST_QUOTE,
+    LONGEST_SEARCH,
     Failure,
     Scene,
     error_of,
@@ -314,6 +315,14 @@ def test_a_secret_is_recognised_whatever_its_white_space() -> None:
     error = error_of(Failure(500, text="could not load model: two three\nfour five"), scene)
 
     assert "three" not in error.message
+
+
+def test_nothing_is_quoted_when_a_request_is_too_long_to_be_searched() -> None:
+    scene = Scene("gpu", "m", private=("word " * (LONGEST_SEARCH // 5), "?"))
+
+    error = error_of(Failure(500, text="could not load model: no such file"), scene)
+
+    assert "no such file" not in error.message
 
 
 def test_words_that_are_too_short_to_be_a_secret_do_not_silence_the_backend() -> None:

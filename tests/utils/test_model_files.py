@@ -32,7 +32,7 @@ def test_a_folder_that_does_not_exist_holds_no_definitions(tmp_path: Path) -> No
         ("name: [", "not readable as YAML"),
         ("- a list", "the file"),
         ("modality: txt2img", "name"),
-        ("name: a\nmodality: txt2video", "modality"),
+        ("name: a\nmodality: txt2smell", "modality"),
         ("name: a\ncolour: red", "colour"),
         ("name: a\ndefaults: {colour: red}", "no request has an option 'colour'"),
         ("name: a\ndefaults: {prompt: red}", "no request has an option 'prompt'"),

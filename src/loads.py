@@ -1,0 +1,161 @@
+"""Brings models into the backends' memories, and takes them out again, as the scheduler decides.
+
+A load is never cancelled: LocalAI would kill the model's process and refuse it for a while.
+"""
+
+import asyncio
+import logging
+from collections import defaultdict, deque
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Protocol
+
+from .models.capacity import Pause
+from .models.errors import (
+    BackendError,
+    BackendUnavailable,
+    InferenceManagerError,
+    ModelLoadFailed,
+    UnknownModel,
+)
+from .models.events import Event, ModelLoaded
+from .models.jobs import Job
+from .models.ports import Backend, Clock
+from .models.scheduler import Load, Scheduler, ShutDown
+from .watch import BackendWatch
+
+logger = logging.getLogger("inference_manager.loads")
+
+COOLDOWN_S = 10.0
+_COOLDOWN_CAP_S = 300.0
+
+
+class FailWaiting(Protocol):
+    """Fails the jobs that have waited for a model since a moment."""
+
+    def __call__(
+        self, model: str, error: InferenceManagerError, *, since: float
+    ) -> Awaitable[None]:
+        """Fail them."""
+        ...
+
+
+class Loads:
+    """Carries out loads and shutdowns, each in a task of its own.
+
+    Args:
+        backends: where.
+        scheduler: who decides, and is told how it went.
+        watch: looks again at a backend where something went wrong.
+        clock: the one clock.
+        attempts: how many failures in a row a waiting job lives through.
+        fail_waiting: what ends the jobs that have lived through as many.
+        job: finds the job for whose sake a load is done.
+        tell: called with events.
+        wake: called when the scheduler has news.
+
+    """
+
+    def __init__(
+        self,
+        backends: Mapping[str, Backend],
+        scheduler: Scheduler,
+        watch: BackendWatch,
+        *,
+        clock: Clock,
+        attempts: int,
+        fail_waiting: FailWaiting,
+        job: Callable[[str], Job | None],
+        tell: Callable[[Event], None],
+        wake: Callable[[], None],
+    ) -> None:
+        self.running: set[asyncio.Task[None]] = set()
+        self.began: dict[str, float] = {}
+        """When the present load of a model began, by backend."""
+        self.trouble: dict[str, InferenceManagerError] = {}
+        """Why the latest load of a model failed."""
+        self._backends = backends
+        self._scheduler = scheduler
+        self._watch = watch
+        self._clock = clock
+        self._attempts = attempts
+        self._fail_waiting = fail_waiting
+        self._job = job
+        self._tell = tell
+        self._wake = wake
+        self._failures: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=attempts))
+
+    def __repr__(self) -> str:
+        return f"<Loads [{', '.join(self.began)}]>"
+
+    def start(self, load: Load, tasks: asyncio.TaskGroup) -> None:
+        """Begin to load a model."""
+        self.began[load.backend] = self._clock()
+        task = tasks.create_task(self._load(load), name=f"load {load.model}")
+        self.running.add(task)
+        task.add_done_callback(self.running.discard)
+
+    def shut_down(self, what: ShutDown, tasks: asyncio.TaskGroup) -> None:
+        """Begin to take a model out of memory."""
+        tasks.create_task(self._shut_down(what), name=f"shut down {what.model}")
+
+    async def _load(self, load: Load) -> None:
+        try:
+            await self._load_and_report(load)
+        except Exception:
+            logger.exception("a load could not be reported", extra={"model": load.model})
+
+    async def _load_and_report(self, load: Load) -> None:
+        began = self._clock()
+        error: InferenceManagerError | None = None
+        try:
+            await self._backends[load.backend].load(load.model)
+        except InferenceManagerError as failure:
+            error = failure
+        except Exception:
+            logger.exception("a load failed unexpectedly", extra={"model": load.model})
+            error = ModelLoadFailed("internal error")
+        now = self._clock()
+        took = now - began
+        self.began.pop(load.backend, None)
+        self._tell(ModelLoaded(self._job(load.job_id), load.backend, load.model, took, error))
+        if error is None:
+            self._failures.pop(load.model, None)
+            self.trouble.pop(load.model, None)
+            known = self._backends[load.backend].loads_on_demand
+            self._scheduler.loaded(load.backend, load.model, took if known else None)
+            self._watch.look(load.backend)  # what a model can do may show only now
+        else:
+            await self._load_failed(load, error, now)
+        self._wake()
+
+    async def _load_failed(self, load: Load, error: InferenceManagerError, now: float) -> None:
+        self._watch.look(load.backend)
+        self.trouble[load.model] = error
+        if isinstance(error, BackendUnavailable) and not error.reached:
+            self._scheduler.load_failed(load.backend, load.model, Pause(now))
+            self._watch.down(load.backend, error)
+            return
+        failures = self._failures[load.model]
+        told_to_wait = isinstance(error, BackendError) and error.told_to_wait
+        if not told_to_wait:
+            failures.append(now)
+        pause_s = error.retry_after or min(COOLDOWN_S * 2 ** len(failures) / 2, _COOLDOWN_CAP_S)
+        pause = Pause(now + pause_s, "it could not be loaded")
+        self._scheduler.load_failed(load.backend, load.model, pause)
+        lasting = isinstance(error, BackendError) and not error.transient
+        if lasting or not isinstance(error, BackendError | UnknownModel):
+            await self._fail_waiting(load.model, error, since=now)
+        elif not told_to_wait and len(failures) == self._attempts:
+            await self._fail_waiting(load.model, error, since=failures[0])
+
+    async def _shut_down(self, what: ShutDown) -> None:
+        try:
+            await self._backends[what.backend].unload(what.model)
+        except InferenceManagerError as error:
+            logger.warning(
+                "a model that works for nobody could not be shut down",
+                extra={"backend": what.backend, "model": what.model, "detail": error.message},
+            )
+            return
+        self._scheduler.model_gone(what.backend, what.model, Pause(self._clock()))
+        self._wake()

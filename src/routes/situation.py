@@ -1,0 +1,64 @@
+"""What a job is doing, in a few words: the same in every door."""
+
+from ..models.jobs import Job, JobState
+from ..models.scheduler import Running
+from ..processor import Processor
+
+
+def situation(processor: Processor, job: Job, now: float) -> str:
+    """Say what a job is doing, and what it waits for if it does; `now` in seconds since 1970."""
+    match job.state:
+        case JobState.QUEUED | JobState.RETRYING:
+            return _waiting(processor, job, now)
+        case JobState.PROCESSING:
+            return f"running on {job.model}, attempt {job.attempts}"
+        case _:
+            return str(job.state)
+
+
+def _waiting(processor: Processor, job: Job, now: float) -> str:
+    position = processor.position(job.id)
+    if position is None:
+        return _not_in_line(job, now)
+    if not any(state.up for state in processor.backends.values()):
+        return f"queued, {position} ahead, but no backend answers" if position else _NOBODY
+    if job.model is not None and not processor.scheduler.capacity.offering(job.model):
+        return f"parked: no backend offers {job.model} at present"
+    if position > 0:
+        return f"queued, {position} ahead"
+    return f"next in line{_obstacle(processor, job, now)}"
+
+
+_NOBODY = "next in line, but no backend answers"
+
+
+def _not_in_line(job: Job, now: float) -> str:
+    if job.state is not JobState.RETRYING:
+        return "about to start"
+    if job.retry_at is None or job.retry_at <= now:
+        return "waiting for another attempt"
+    return f"waiting for another attempt in {job.retry_at - now:.0f} s"
+
+
+def _obstacle(processor: Processor, job: Job, now: float) -> str:
+    model = job.model or ""
+    if processor.is_loading(model):
+        return f", loading model {model}{_usually(processor.scheduler.usual_load_s(model))}"
+    if (pause := processor.pause(model)) is not None:
+        return f", {model} is left alone for {max(pause.until - now, 0):.0f} s: {pause.why}"
+    if (trouble := processor.trouble(model)) is not None:
+        return f", to be tried again: {trouble.message}"
+    ghosts = [run for run in processor.scheduler.running if run.ghost]
+    if ghosts:
+        return f", the backend still works on a cancelled job{_rest(processor, ghosts, now)}"
+    return ""
+
+
+def _usually(seconds: float | None) -> str:
+    return "" if seconds is None else f", usually {seconds:.0f} s"
+
+
+def _rest(processor: Processor, ghosts: list[Running], now: float) -> str:
+    ends = [processor.scheduler.ends_at(ghost) for ghost in ghosts]
+    known = [end for end in ends if end is not None]
+    return f", about {max(min(known) - now, 0):.0f} s more" if known else ""

@@ -1,0 +1,18 @@
+"""Large blocks of memory go back to the system as soon as nobody needs them.
+
+glibc keeps ever larger blocks for later once it has seen some come and go. Pictures come and go all
+the time, and in several threads; a server would hold twice the memory that it needs.
+"""
+
+import ctypes
+
+_M_MMAP_THRESHOLD = -3  # malloc.h
+_LARGE = 1024 * 1024
+
+
+def give_back_large_blocks() -> bool:
+    """Map blocks from 1 MiB on one by one; False where the allocator is another and needs none."""
+    try:
+        return bool(ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE))
+    except (AttributeError, OSError, TypeError):
+        return False

@@ -1,0 +1,169 @@
+"""What requests bring along: their pictures and recordings, checked and kept as blobs."""
+
+import binascii
+import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial
+from typing import assert_never
+
+from ..models.blobs import Blob
+from ..models.errors import InvalidInput
+from ..models.ports import Blobs
+from ..models.requests import (
+    Audio2TxtRequest,
+    Img2ImgRequest,
+    Img2TxtRequest,
+    InferenceRequest,
+    InpaintRequest,
+    RerankRequest,
+    Txt2AudioRequest,
+    Txt2ImgRequest,
+    Txt2SoundRequest,
+    Txt2TxtRequest,
+    Txt2VecRequest,
+    Txt2VideoRequest,
+)
+from ..models.results import Audio, Image
+from . import images, sound
+from .base64_text import decoded
+from .images import MAX_SENT_BYTES, Canonical, apart
+
+Lookup = Callable[[str, int], Awaitable[Image | Audio]]
+"""Finds the n-th picture or recording (from 0) that a job made."""
+
+_LONGEST_JOB = 200
+_JOB = re.compile(r"\s*job:([\w-]{1,128})(?:/(\d{1,3}))?\s*", re.ASCII)
+
+
+async def prepare(request: InferenceRequest, lookup: Lookup, blobs: Blobs) -> InferenceRequest:
+    """Check each picture and recording of a request; write in its place where it is kept.
+
+    A small one stays in the request, as a ``data:`` URI. A picture is encoded anew; an img2img
+    request that says nothing of its size is given the picture's, where possible.
+
+    Raises:
+        InvalidInput: one is none, or not one that is allowed; `param` names the field.
+        StorageFailed: one cannot be kept.
+
+    """
+    guard = _Guard(lookup, blobs)
+    try:
+        changes = await guard.changes(request)
+    except BaseException:
+        await blobs.drop(guard.kept)
+        raise
+    return request.model_copy(update=changes) if changes else request
+
+
+def blobs_of(request: InferenceRequest) -> Iterable[Blob]:
+    """Return the blobs of a prepared request. Its other texts are the caller's, whatever they say.
+
+    Only what stands for a picture or a recording was written by `prepare`.
+    """
+    texts: tuple[str | None, ...]
+    match request:
+        case Img2ImgRequest() | Txt2VideoRequest():
+            texts = (request.image,)
+        case Img2TxtRequest():
+            texts = request.images
+        case InpaintRequest():
+            texts = (request.image, request.mask)
+        case Audio2TxtRequest():
+            texts = (request.audio,)
+        case (
+            Txt2TxtRequest()
+            | Txt2ImgRequest()
+            | Txt2VecRequest()
+            | RerankRequest()
+            | Txt2AudioRequest()
+            | Txt2SoundRequest()
+        ):
+            texts = ()
+        case _:
+            assert_never(request)
+    found = (Blob.referred_to(text) for text in texts if text is not None)
+    return [blob for blob in found if blob is not None]
+
+
+class _Guard:
+    """Checks and keeps what one request brings along."""
+
+    def __init__(self, lookup: Lookup, blobs: Blobs) -> None:
+        self.kept: list[Blob] = []
+        self._lookup = lookup
+        self._blobs = blobs
+
+    async def changes(self, request: InferenceRequest) -> Mapping[str, object]:
+        match request:
+            case Img2ImgRequest():
+                return await self._img2img(request)
+            case Img2TxtRequest():
+                return await self._img2txt(request)
+            case InpaintRequest():
+                return await self._inpaint(request)
+            case Txt2VideoRequest() if request.image is not None:
+                first = await self._picture(request.image, "image")
+                return {"image": await self._keep(first.data, first.media_type)}
+            case Audio2TxtRequest():
+                return {"audio": await self._recording(request.audio, "audio")}
+            case _:
+                return {}
+
+    async def _img2img(self, request: Img2ImgRequest) -> Mapping[str, object]:
+        source = await self._picture(request.image, "image")
+        changes: dict[str, object] = {"image": await self._keep(source.data, source.media_type)}
+        if request.width is None and request.height is None:
+            changes["width"], changes["height"] = images.drawable(*source.size)
+        return changes
+
+    async def _img2txt(self, request: Img2TxtRequest) -> Mapping[str, object]:
+        share, alone = MAX_SENT_BYTES // len(request.images), len(request.images) == 1
+        kept: list[str] = []
+        for number, text in enumerate(request.images):
+            field = "image" if alone else f"images.{number}"
+            picture = await self._picture(text, field, share)
+            kept.append(await self._keep(picture.data, picture.media_type))
+        return {"images": tuple(kept)}
+
+    async def _inpaint(self, request: InpaintRequest) -> Mapping[str, object]:
+        picture = await self._picture(request.image, "image")
+        read = await self._reader(request.mask, "mask", Image, images.ALLOWED)
+        mask = await apart(lambda: images.mask(read(), "mask", picture))
+        return {
+            "image": await self._keep(picture.data, picture.media_type),
+            "mask": await self._keep(mask.data, mask.media_type),
+        }
+
+    async def _picture(self, text: str, field: str, limit: int = MAX_SENT_BYTES) -> Canonical:
+        read = await self._reader(text, field, Image, images.ALLOWED)
+        return await apart(lambda: images.canonical(read(), field, limit))
+
+    async def _recording(self, text: str, field: str) -> str:
+        read = await self._reader(text, field, Audio, sound.ALLOWED)
+
+        def checked() -> tuple[bytes, str]:
+            data = read()
+            return data, sound.recording_type(data, field)
+
+        return await self._keep(*await apart(checked))
+
+    async def _reader(
+        self, text: str, field: str, kind: type[Image | Audio], allowed: str
+    ) -> Callable[[], bytes]:
+        """Return what takes the bytes out of a text, to be called in a thread."""
+        match = _JOB.fullmatch(text) if len(text) <= _LONGEST_JOB else None
+        if match is None:
+            return partial(decoded, text, field, allowed=allowed)
+        made = await self._lookup(match[1], int(match[2] or 0))
+        if not isinstance(made, kind):
+            raise InvalidInput(f"{field}: that job made something else", param=field, hint=allowed)
+        data = await self._blobs.read(made.data)
+        return lambda: data
+
+    async def _keep(self, data: bytes, media_type: str) -> str:
+        content = await self._blobs.keep(data)
+        if isinstance(content, Blob):
+            self.kept.append(content)
+            return content.reference
+        base64 = binascii.b2a_base64(content, newline=False).decode("ascii")
+        return f"data:{media_type};base64,{base64}"

@@ -1,0 +1,52 @@
+"""Blobs in a dict, for tests that look at what is kept: all bytes become blobs, be they few."""
+
+import asyncio
+from collections.abc import Iterable
+
+from src.models.blobs import Blob, Content
+from src.models.errors import UnknownJob
+
+
+class DictBlobs:
+    """Keeps everything; tells when something is dropped."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, bytes] = {}
+        self.dropped = asyncio.Event()
+        self._count = 0
+
+    async def keep(self, data: bytes) -> Content:
+        self._count += 1
+        blob = Blob(f"k{self._count}", len(data))
+        self.kept[blob.key] = data
+        return blob
+
+    async def read(self, content: Content) -> bytes:
+        if isinstance(content, bytes):
+            return content
+        if content.key not in self.kept:
+            raise UnknownJob("it is not kept any more")
+        return self.kept[content.key]
+
+    def open(self) -> "_Writer":
+        return _Writer(self)
+
+    async def drop(self, blobs: Iterable[Blob]) -> None:
+        for blob in blobs:
+            self.kept.pop(blob.key, None)
+        self.dropped.set()
+
+
+class _Writer:
+    def __init__(self, blobs: DictBlobs) -> None:
+        self._blobs = blobs
+        self._pieces: list[bytes] = []
+
+    async def write(self, piece: bytes) -> None:
+        self._pieces.append(piece)
+
+    async def finish(self) -> Content:
+        return await self._blobs.keep(b"".join(self._pieces))
+
+    async def discard(self) -> None:
+        self._pieces.clear()
