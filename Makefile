@@ -2,6 +2,7 @@
 #
 #   make demo                    the simulator, and the server in front of it
 #   make test                    every test; ARGS="-k queue" picks some
+#   make soak                    six hours of every fault in minutes, and half a minute of cancelling
 #   make check                   format, lint, types, import contracts, links, the wheel
 #   make bench                   the figures of benchmarks/; ARGS=--quick for a glance
 #   make lock                    write the versions of pyproject.toml anew; ARGS=--upgrade for newer ones
@@ -20,7 +21,7 @@ STAMP_DEMO := $(if $(wildcard $(STAMP_DEV)),$(STAMP_DEV),$(STAMP_RUN))
 
 INSTALL := PYTHON="$(PYTHON)" VENV="$(VENV)" sh scripts/install
 
-.PHONY: help demo test check bench lock clean
+.PHONY: help demo test soak check bench lock clean
 .DELETE_ON_ERROR:
 
 help:
@@ -31,6 +32,10 @@ demo: $(STAMP_DEMO)
 
 test: $(STAMP_DEV)
 	@$(VENV)/bin/python -m pytest -n 2 $(ARGS)
+
+soak: $(STAMP_DEV)
+	@IM_SOAK_HOURS=6 $(VENV)/bin/python -m pytest -n 0 -s tests/test_soak.py $(ARGS)
+	@IM_SOAK=1 $(VENV)/bin/python -m pytest -n 0 tests/utils/test_cancel_churn.py tests/routes/test_churn.py $(ARGS)
 
 check: $(STAMP_DEV)
 	@VENV="$(VENV)" bash scripts/check

@@ -97,7 +97,7 @@ def main(callers: int, size_bytes: int) -> None:
     image = picture(size_bytes)
     base64_text = base64.b64encode(image).decode("ascii")
     body = json.dumps({"image": base64_text, "prompt": "in snow", "steps": 1}).encode("ascii")
-    with pair(IM_MAX_WAITING_MB="2048") as servers:
+    with pair() as servers:
         pid = servers.process.pid
         print(f"peak memory before: {peak_mib(pid):.0f} MiB")
         watcher = Watcher(f"{servers.manager}/health")

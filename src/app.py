@@ -75,7 +75,9 @@ def create_app(
             Capacity(rooms),
             order=settings.order,
             bounds=Bounds(
-                waiting=settings.max_waiting, waiting_bytes=settings.max_waiting_mb * MIB
+                waiting=settings.max_waiting,
+                waiting_bytes=settings.max_waiting_mb * MIB,
+                waiting_disk_bytes=settings.max_waiting_disk_mb * MIB,
             ),
             affinity_s=settings.affinity_s,
             shut_down_ghosts=settings.reload_when_cheaper,

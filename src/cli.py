@@ -87,7 +87,7 @@ def serve(
     epilog="Examples: `inference-manager demo`, `inference-manager demo --once --output pictures`"
 )
 def demo(
-    once: Annotated[bool, typer.Option("--once", help="End after the four requests.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="End after the tour.")] = False,
     port: Port = None,
     output: Annotated[Path, typer.Option(help="Folder for the pictures and the log.")] = Path(
         "demo-output"

@@ -27,6 +27,7 @@ logger = logging.getLogger("inference_manager.loads")
 
 COOLDOWN_S = 10.0
 _COOLDOWN_CAP_S = 300.0
+_SHUTDOWN_S = 60.0  # longer than a backend takes to answer
 
 
 class FailWaiting(Protocol):
@@ -95,7 +96,9 @@ class Loads:
         task.add_done_callback(self.running.discard)
 
     def shut_down(self, what: ShutDown, tasks: asyncio.TaskGroup) -> None:
-        """Begin to take a model out of memory."""
+        """Begin to take a model out of memory; nothing is started on it meanwhile."""
+        pause = Pause(self._clock() + _SHUTDOWN_S, "it is being shut down")
+        self._scheduler.capacity.pause(what.backend, what.model, pause)
         tasks.create_task(self._shut_down(what), name=f"shut down {what.model}")
 
     async def _load(self, load: Load) -> None:
@@ -117,11 +120,12 @@ class Loads:
         now = self._clock()
         took = now - began
         self.began.pop(load.backend, None)
-        self._tell(ModelLoaded(self._job(load.job_id), load.backend, load.model, took, error))
+        known = self._backends[load.backend].loads_on_demand
+        if known or error is not None:
+            self._tell(ModelLoaded(self._job(load.job_id), load.backend, load.model, took, error))
         if error is None:
             self._failures.pop(load.model, None)
             self.trouble.pop(load.model, None)
-            known = self._backends[load.backend].loads_on_demand
             self._scheduler.loaded(load.backend, load.model, took if known else None)
             self._watch.look(load.backend)  # what a model can do may show only now
         else:
@@ -156,6 +160,7 @@ class Loads:
                 "a model that works for nobody could not be shut down",
                 extra={"backend": what.backend, "model": what.model, "detail": error.message},
             )
-            return
-        self._scheduler.model_gone(what.backend, what.model, Pause(self._clock()))
+            self._scheduler.capacity.pause(what.backend, what.model, Pause(self._clock()))
+        else:
+            self._scheduler.model_gone(what.backend, what.model, Pause(self._clock()))
         self._wake()

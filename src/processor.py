@@ -24,6 +24,7 @@ from .models.errors import (
     BackendProtocolError,
     BackendTimeout,
     BackendUnavailable,
+    BackendUnseen,
     Draining,
     InferenceManagerError,
     InvalidTransition,
@@ -163,13 +164,14 @@ class Processor:
         """Take a request in and return the handle of its job.
 
         Args:
-            request: what to do, its pictures checked by `images.prepare`.
+            request: what to do, its pictures checked by `attachments.prepare`.
             caller: who asks.
             level: the job's place inside its modality.
             deadline_s: seconds from now after which nobody wants the result.
 
         Raises:
             UnknownModel: no backend offers the model for this modality.
+            BackendUnseen: a backend that was not reached yet may offer it.
             InvalidInput: the model cannot do what the request asks for.
             QueueFull: as many jobs wait as may wait.
             Draining: the manager shuts down.
@@ -177,7 +179,11 @@ class Processor:
         """
         if self._loop is not None and not self.alive:
             raise Draining("nothing is dispatched any more; the server must be started again")
-        model = self.catalog.resolve(request)
+        try:
+            model = self.catalog.resolve(request)
+        except (UnknownModel, BackendUnseen):
+            self._watch.look_everywhere()  # perhaps it was installed a moment ago
+            raise
         if model is not None:
             request = self.catalog.with_defaults(request, model)
         now = self._clock()
@@ -201,7 +207,8 @@ class Processor:
             sequence=job.sequence,
             submitted_at=now,
             deadline=job.deadline,
-            size_bytes=request.size_bytes,
+            size_bytes=request.size_bytes - (on_disk := sum(b.size for b in request.blobs)),
+            disk_bytes=on_disk,
         )
         self.scheduler.admit(entry)
         handle = self._handles[job.id] = JobHandle(job)
@@ -420,8 +427,9 @@ class Processor:
             self._watch.look(start.backend)
         if isinstance(error, BackendUnavailable) and not error.reached:
             self._watch.down(start.backend, error)
-            await self._again(handle, start, Job.requeued, error, counted=False)
-            return
+            if not handle.delivered:
+                await self._again(handle, start, Job.requeued, error, counted=False)
+                return
         crashed = isinstance(error, ModelCrashed)
         poison = crashed and job.crashes + 1 >= _CRASHES and self._was_alone(start)
         retry = None
@@ -473,8 +481,9 @@ class Processor:
         """Give up what runs on a backend that has been silent for long."""
         now = asyncio.get_running_loop().time()
         for run in self.scheduler.running:
-            if run.backend == backend and run.entry.id in self._limits:
-                self._limits[run.entry.id].reschedule(now)
+            limit = self._limits.get(run.entry.id)
+            if run.backend == backend and limit is not None and not limit.expired():
+                limit.reschedule(now)
 
     def _live_job(self, job_id: str) -> Job | None:
         handle = self._handles.get(job_id)
@@ -491,6 +500,7 @@ class Processor:
         not_before: float | None = None,
     ) -> None:
         """Put the job back into its place in line."""
+        handle.begin()  # before anybody sees a piece that will be made anew
         try:
             job = await self._step(handle, step)
         except InvalidTransition:
@@ -605,9 +615,10 @@ class Processor:
         self.wake()
 
     def _lay_to_rest(self, run: Running, resident: frozenset[str]) -> None:
-        """Stop waiting for a ghost whose model is not in memory any more."""
+        """Stop waiting for a ghost whose model is not in memory any more, rather than not yet."""
         task = self._attempts.get(run.entry.id)
-        if task is not None and run.entry.model not in resident:
+        was_loaded = self._backends[run.backend].loads_on_demand
+        if task is not None and was_loaded and run.entry.model not in resident:
             task.cancel()
 
     async def _check_waiting(self) -> None:

@@ -205,7 +205,10 @@ class Settings(BaseSettings):
         default=10_000, description="How many jobs may wait"
     )
     max_waiting_mb: Annotated[int, Field(ge=1)] = Field(
-        default=512, description="How much their requests may hold, in MiB"
+        default=512, description="How much their requests may hold in memory, in MiB"
+    )
+    max_waiting_disk_mb: Annotated[int, Field(ge=1)] = Field(
+        default=4096, description="How much their pictures and recordings may take on disk, in MiB"
     )
     keep_results_mb: Annotated[int, Field(ge=1)] = Field(
         default=256, description="How much finished jobs may hold in memory, in MiB"

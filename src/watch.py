@@ -81,6 +81,11 @@ class BackendWatch:
         """Look at a backend at once: something is not as it was thought to be."""
         self._look[name].set()
 
+    def look_everywhere(self) -> None:
+        """Look at every backend soon: somebody asked for what none of them had."""
+        for look in self._look.values():
+            look.set()
+
     def down(self, name: str, error: InferenceManagerError) -> None:
         """Note that a backend cannot be reached, and tell so once."""
         self._scheduler.backend_down(name)

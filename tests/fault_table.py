@@ -2,10 +2,9 @@
 
 import gzip
 import json
-import re
 import struct
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from pathlib import Path
@@ -39,6 +38,9 @@ from .utils.raw_server import DONE, END, SSE_HEAD, Act, Heard, chunk, delta, eve
 CONNECT_S, FIRST_BYTE_S, IDLE_S, ATTEMPT_S = 3.0, 20.0, 30.0, 60.0
 LARGEST = 4 * 2**20
 """The patience of the client, and the largest answer that it takes, in bytes."""
+
+HALF, LATE = "half of it", "too late"
+"""What faults say; no simulator would."""
 
 CHAT, DRAW = "/v1/chat/completions", "/v1/images/generations"
 WORK = frozenset({CHAT, DRAW, "/v1/embeddings", "/v1/audio/speech"})
@@ -79,10 +81,14 @@ class Story:
     jobs: Sequence[Job]
     """All jobs, from before the fault and from within it."""
 
+    @property
+    def since(self) -> list[tuple[float, Event]]:
+        """The events since the fault struck, with their times."""
+        return [(at, event) for at, event in self.it.witness.told if at >= self.struck]
+
     def told(self, kind: type[E]) -> list[tuple[float, E]]:
-        """Return the events of a kind since the fault struck, with their times."""
-        since = [(at, event) for at, event in self.it.witness.told if at >= self.struck]
-        return [(at, event) for at, event in since if isinstance(event, kind)]
+        """Return those of one kind."""
+        return [(at, event) for at, event in self.since if isinstance(event, kind)]
 
     def calls(self, job: Job) -> list[Call]:
         """Return the calls for a job."""
@@ -100,11 +106,11 @@ class Story:
 class Fault(Protocol):
     """Something that goes wrong for a while."""
 
-    async def strike(self, it: Stage) -> None:
+    async def strike(self, it: Stage, /) -> None:
         """Begin."""
         ...
 
-    async def cease(self, it: Stage) -> None:
+    async def cease(self, it: Stage, /) -> None:
         """Be over."""
         ...
 
@@ -133,7 +139,7 @@ class Row:
     modality: Modality = Modality.TXT2TXT
     read: bool = False
     host: str = "127.0.0.1"
-    during: Callable[[Stage], "object"] = _nothing
+    during: Callable[[Stage], Awaitable[None]] = _nothing
 
 
 # The faults
@@ -152,10 +158,10 @@ class Refuses:
 class Unresolved:
     """The host's name leads nowhere."""
 
-    async def strike(self, it: Stage) -> None:
+    async def strike(self, _: Stage) -> None:
         virtual_time.here().names["localai.test"] = ""
 
-    async def cease(self, it: Stage) -> None:
+    async def cease(self, _: Stage) -> None:
         virtual_time.here().names["localai.test"] = "127.0.0.1"
 
 
@@ -279,7 +285,7 @@ def it_was_only_waited(story: Story) -> None:
     [(down, why), (back, _)] = story.told(BackendChanged)
     assert down - story.struck <= 5.0
     assert why.up is False
-    assert "cannot be reached" in why.detail
+    assert "cannot be reached" in why.detail or "was silent" in why.detail
     assert back >= story.ceased
 
 
@@ -313,7 +319,7 @@ def what_was_read_was_not_repeated(story: Story) -> None:
     assert story.probe.state is JobState.FAILED
     assert isinstance(story.probe.error, StreamCut)
     assert story.probe.attempts == 1
-    assert _text(story.read) == "half"
+    assert _text(story.read) == HALF
     others = [job for job in story.jobs if job.id != story.probe.id]
     assert all(job.state is JobState.COMPLETED for job in others)
     assert {job.attempts for job in story.hit if job is not story.probe} <= {2}
@@ -328,7 +334,7 @@ def within(limit: float) -> Sentence:
         assert failed
         assert all(isinstance(error, BackendTimeout) for _, error in failed)
         assert max(seconds for seconds, _ in failed) <= limit + 0.1
-        late = [job for job in story.jobs if job.result and "late" in job.result.text]
+        late = [job for job in story.jobs if job.result and LATE in job.result.text]
         assert not late, "an answer that came too late was taken for a result"
 
     return every_attempt_ended_in_time
@@ -342,12 +348,12 @@ def came_back(asked_s: float | None = None, *, until: float | None = None) -> Se
         assert {job.attempts for job in story.jobs} == {1}
         told = story.told(Retried)
         assert told
-        for at, event in told:
-            assert isinstance(event.error, BackendBusy)
-            assert not event.counted
-            waits = (event.job.retry_at or 0.0) - at
+        for at, retried in told:
+            assert isinstance(retried.error, BackendBusy)
+            assert not retried.counted
+            waits = (retried.job.retry_at or 0.0) - at
             assert waits >= (asked_s or 0.0) - 0.001
-            assert until is None or event.job.retry_at == pytest.approx(until)
+            assert until is None or retried.job.retry_at == pytest.approx(until)
             assert not story.idle or waits <= 300.0
 
     return it_came_back_when_told
@@ -406,16 +412,16 @@ def says(text: str) -> Sentence:
     return it_was_read_as_it_was_meant
 
 
-def broken(kind: type[InferenceManagerError], kept: str = "half") -> Sentence:
+def broken(*kinds: type[InferenceManagerError], kept: str = HALF) -> Sentence:
     """Say that a broken stream was never a success; what came of it was kept and labelled."""
 
     def it_was_never_a_success(story: Story) -> None:
         assert story.probe.state is JobState.FAILED or not kept
         assert _text(story.read).startswith(kept)
         if story.probe.state is JobState.FAILED:
-            assert type(story.probe.error) is kind
+            assert type(story.probe.error) in kinds
         for job in story.jobs:
-            assert job.result is None or "half" not in job.result.text
+            assert job.result is None or HALF not in job.result.text
         assert all(job.state is JobState.COMPLETED for job in story.jobs if job not in story.hit)
         assert all(job.attempts <= 3 for job in story.hit)
 
@@ -423,8 +429,15 @@ def broken(kind: type[InferenceManagerError], kept: str = "half") -> Sentence:
 
 
 def its_jobs_were_parked(story: Story) -> None:
+    """They wait until the model is there again; none fails, and the others' go on."""
     _all_done(story)
-    assert story.probe.ended_at is not None
+    others = [job for job in story.jobs if job.model != "sim-chat"]
+    assert all((job.ended_at or 0.0) < story.ceased for job in others)
+
+
+def the_latest_of_them_too(story: Story) -> None:
+    its_jobs_were_parked(story)
+    assert (story.probe.ended_at or 0.0) > story.ceased
 
 
 async def unknown_models_are_refused(it: Stage) -> None:
@@ -461,7 +474,7 @@ def _attempts_that_failed(story: Story) -> list[tuple[float, InferenceManagerErr
     """Return how long each attempt since the fault struck took until it failed, and why."""
     began: dict[str, float] = {}
     failed: list[tuple[float, InferenceManagerError]] = []
-    for at, each in story.told(Event):  # type: ignore[type-abstract]
+    for at, each in story.since:
         match each:
             case Started(job):
                 began[job.id] = at
@@ -475,3 +488,244 @@ def _attempts_that_failed(story: Story) -> list[tuple[float, InferenceManagerErr
 
 def _text(chunks: Sequence[Chunk]) -> str:
     return "".join(chunk.text for chunk in chunks if isinstance(chunk, TextDelta))
+
+
+# The scripts
+
+STREAM = SSE_HEAD.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+
+
+class Endless:
+    """A beginning, and then the same again and again, at once or every `pause` seconds."""
+
+    def __init__(self, head: bytes, piece: bytes, *, pause: float | None = None) -> None:
+        self._head = head
+        self._again: tuple[Step, ...] = (piece,) if pause is None else (pause, piece)
+
+    def __iter__(self) -> Iterator[Step]:
+        yield self._head
+        while True:
+            yield from self._again
+
+
+def _stream(*pieces: bytes | str) -> Script:
+    """Answer a chat with these bytes, as they are."""
+    return [STREAM, *(p if isinstance(p, bytes) else chunk(p) for p in pieces), END]
+
+
+def _cut(*pieces: bytes | str, end: Script = ()) -> Script:
+    """Answer a chat with a piece of text and these bytes, and then break off."""
+    said = [p if isinstance(p, bytes) else chunk(p) for p in pieces]
+    return [STREAM, delta(HALF), *said, 0.1, *end]
+
+
+def _drawn(**item: object) -> Script:
+    return [reply(200, {"created": 1, "data": [item]})]
+
+
+def _head_of_png(side: int) -> bytes:
+    """Write the beginning of a picture that says how large it is."""
+    size = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    check = struct.pack(">I", zlib.crc32(b"IHDR" + size))
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + b"IHDR" + size + check
+
+
+def _wrong(body: bytes | str | object = b"", **headers: str) -> Row:
+    """Answer everything with 200 and a body that is none."""
+    return Row(
+        fault=Answers([reply(200, body, **headers)]),
+        after=it_failed_with_its_name_and_no_loop,
+        seconds=5.0,
+    )
+
+
+def _picture(**item: object) -> Row:
+    return Row(
+        fault=Answers(_drawn(**item), to=frozenset({DRAW})),
+        after=it_failed_with_its_name_and_no_loop,
+        modality=Modality.TXT2IMG,
+        seconds=5.0,
+    )
+
+
+def _sse(script: Script, after: Sentence) -> Row:
+    return Row(fault=Answers(script, to=frozenset({CHAT})), after=after, seconds=5.0, read=True)
+
+
+def _later(status: int, header: str | None, after: Sentence) -> Row:
+    told = {"retry_after": header} if header is not None else {}
+    body = {"error": {"code": status, "message": f"later, {CANARY}", "type": ""}}
+    return Row(fault=Answers([reply(status, body, **told)]), after=after, seconds=5.0)
+
+
+_LATE = [FIRST_BYTE_S + 5.0, STREAM, delta(LATE, "stop"), DONE, END]
+_BOOM = [reply(500, {"error": {"code": 500, "message": f"boom: {CANARY}", "type": ""}})]
+_OTHER_DATE = EPOCH + 100.0
+
+WISHES: dict[str, tuple[str | None, Sentence]] = {
+    "without a word when": (None, came_back()),
+    "at once": ("0", came_back()),
+    "in a second": ("1", came_back(1.0)),
+    "in a day": ("99999", came_back(300.0)),
+    "yesterday": ("-5", came_back()),
+    "by a date": (formatdate(_OTHER_DATE, usegmt=True), came_back(until=_OTHER_DATE)),
+    "in junk": ("soon, soon", came_back()),
+}
+
+
+def _said(text: str, reason: str | None = "stop") -> str:
+    choice = {"index": 0, "finish_reason": reason, "delta": {"content": text}}
+    return "data: " + json.dumps({"choices": [choice]}, ensure_ascii=False)
+
+
+_FOX = _said("a \U0001f98a").encode() + b"\n\n"
+_AT = _FOX.index("\U0001f98a".encode()) + 2
+
+ROWS: dict[str, Row] = {
+    "nobody listens": Row(fault=Refuses(), after=it_was_only_waited, seconds=30.0),
+    "the name does not resolve": Row(
+        fault=Unresolved(),
+        after=the_resolver_was_not_hammered,
+        host="localai.test",
+        seconds=30.0,
+    ),
+    "nobody picks up": Row(fault=Deaf(), after=connecting_took_three_seconds, seconds=30.0),
+    "reset before a byte": Row(
+        fault=Answers([Act.RESET], per_job=1), after=it_was_tried_again, seconds=5.0
+    ),
+    "reset in the middle": Row(
+        fault=Answers(_cut(end=[Act.RESET]), to=frozenset({CHAT}), per_job=1),
+        after=what_was_read_was_not_repeated,
+        seconds=5.0,
+        read=True,
+    ),
+    "silence": Row(fault=Answers([Act.HANG], per_job=1), after=within(FIRST_BYTE_S), seconds=25.0),
+    "an answer that comes too late": Row(
+        fault=Answers(_LATE, per_job=1), after=within(FIRST_BYTE_S), seconds=25.0
+    ),
+    "a text drop by drop": Row(
+        fault=Answers(Endless(STREAM, chunk(":"), pause=10.0), to=frozenset({CHAT}), per_job=1),
+        after=within(ATTEMPT_S),
+        seconds=25.0,
+    ),
+    "a picture drop by drop": Row(
+        fault=Answers(
+            Endless(reply(200, b" " * 9000)[:-9000], b" ", pause=10.0),
+            to=frozenset({DRAW}),
+            per_job=1,
+        ),
+        after=within(ATTEMPT_S),
+        modality=Modality.TXT2IMG,
+        seconds=25.0,
+    ),
+    **{
+        f"{status} and to come back {name}": _later(status, *wish)
+        for status in (429, 503)
+        for name, wish in WISHES.items()
+    },
+    "internal errors": Row(
+        fault=Answers(_BOOM), after=an_internal_error_is_worth_one_more, seconds=10.0
+    ),
+    "internal errors of one model": Row(
+        fault=Answers(_BOOM, model="sim-chat"), after=only_that_model_was_concerned, seconds=10.0
+    ),
+    "a web page": _wrong(f"<html>{CANARY}</html>", content_type="text/html"),
+    "nothing": _wrong(),
+    "half of JSON": _wrong('{"created": 1, "data": [{"b64_'),
+    "JSON of another shape": _wrong({"data": {}, "choices": {}, "results": {}}),
+    "no numbers": _wrong('{"data": NaN, "choices": NaN}'),
+    "keys twice": _wrong('{"data": [], "data": [], "choices": [], "choices": []}'),
+    "a mark of byte order": _wrong(b"\xef\xbb\xbf{"),
+    "a gzip bomb": _wrong(gzip.compress(bytes(10_000_000)), content_encoding="gzip"),
+    "another content type": _wrong("data: [DONE]\n\n", content_type="text/plain"),
+    "a gigabyte": Row(
+        fault=Answers(Endless(reply(200, b"", content_length="1073741824"), b" " * 2**20)),
+        after=little_of_it_was_read,
+        seconds=5.0,
+    ),
+    "an address elsewhere, for good": Row(
+        fault=Answers([reply(301, location=f"http://elsewhere.test{CHAT}")]),
+        after=nobody_went_elsewhere,
+        seconds=5.0,
+    ),
+    "an address elsewhere, for now": Row(
+        fault=Answers([reply(302, location=f"http://elsewhere.test{CHAT}")]),
+        after=nobody_went_elsewhere,
+        seconds=5.0,
+    ),
+    "an event cut in the middle": _sse(_cut('data: {"choices": [{"del'), broken(StreamCut)),
+    "a stream without its DONE": _sse(_cut(END), broken(StreamCut)),
+    "data without a line end": _sse(_stream(_said("one") + "\n\n", "data: [DONE]"), says("one")),
+    "line ends of every kind": _sse(
+        _stream(_said("one", None) + "\r\n\r\n" + _said(" two") + "\r\r", "data: [DONE]\n\n"),
+        says("one two"),
+    ),
+    "a line of ten megabytes": _sse(
+        [STREAM, delta(HALF), 0.1, *[chunk(b"x" * 2**20)] * 10], broken(BackendProtocolError)
+    ),
+    "nothing but comments": _sse(
+        _stream(": one\n\n", ": two\n\n"), broken(StreamCut, EmptyResult, kept="")
+    ),
+    "an error inside a stream": _sse(
+        _cut(event({"error": {"message": f"oh {CANARY}", "type": "server_error"}}), DONE, END),
+        broken(BackendFailed),
+    ),
+    "DONE twice": _sse(_stream(delta("one", "stop"), DONE, DONE), says("one")),
+    "characters split in two": _sse(
+        _stream(chunk(_FOX[:_AT]), chunk(_FOX[_AT:]), DONE),
+        says("a \U0001f98a"),
+    ),
+    "an event that is no event": _sse(
+        _cut('data: {"choices": [{"delta": {"content": NaN}}]}\n\n'),
+        broken(BackendProtocolError),
+    ),
+    "a picture that is none": _picture(b64_json=base64_of(b"no picture")),
+    "a picture of no bytes": _picture(b64_json=""),
+    "a picture of one pixel": _picture(b64_json=base64_of(png(1))),
+    "a picture of 20,000 pixels a side": _picture(b64_json=base64_of(_head_of_png(20_000))),
+    "a picture that was cut": _picture(b64_json=base64_of(png(64)[:60])),
+    "the address of a picture elsewhere": Row(
+        fault=Answers(
+            _drawn(url="http://elsewhere.test/generated-images/x.png"), to=frozenset({DRAW})
+        ),
+        after=nobody_went_elsewhere,
+        modality=Modality.TXT2IMG,
+        seconds=5.0,
+    ),
+    "the address of something else elsewhere": Row(
+        fault=Answers(_drawn(url="http://elsewhere.test/secrets"), to=frozenset({DRAW})),
+        after=nobody_went_elsewhere,
+        modality=Modality.TXT2IMG,
+        seconds=5.0,
+    ),
+    "a certificate that has expired": Row(
+        fault=Certificate(lambda authority, _: authority.issue("old", days=-1)),
+        after=nothing_was_said_to_a_stranger,
+        seconds=30.0,
+    ),
+    "a certificate of another host": Row(
+        fault=Certificate(lambda authority, _: authority.issue("other", host="127.0.0.2")),
+        after=nothing_was_said_to_a_stranger,
+        seconds=30.0,
+    ),
+    "a certificate that nobody signed": Row(
+        fault=Certificate(lambda _, folder: Authority(folder, "self-signed").file),
+        after=nothing_was_said_to_a_stranger,
+        seconds=30.0,
+    ),
+    "a model that is gone": Row(
+        fault=Uninstalled(),
+        after=the_latest_of_them_too,
+        during=unknown_models_are_refused,
+        seconds=45.0,
+    ),
+    "a model that is not listed any more": Row(
+        fault=Unlisted(),
+        after=its_jobs_were_parked,
+        during=unknown_models_are_refused,
+        seconds=45.0,
+    ),
+    "a server that stands still for ten minutes": Row(
+        fault=Frozen(), after=it_was_taken_up_gently, seconds=600.0
+    ),
+}

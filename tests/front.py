@@ -158,9 +158,7 @@ class Front:
             asks.close()
 
 
-async def _unless_left(
-    reader: asyncio.StreamReader, answer: Awaitable[None], call: Call
-) -> None:
+async def _unless_left(reader: asyncio.StreamReader, answer: Awaitable[None], call: Call) -> None:
     """Answer, until the other side hangs up."""
     gone = asyncio.ensure_future(reader.read(1))
     work = asyncio.ensure_future(answer)

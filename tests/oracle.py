@@ -29,6 +29,8 @@ SLACK_S = 30.0
 
 CANCEL_S = 0.1
 HANG_UP_S = 1.0
+LEFT_ALONE_S = 9.0
+"""For how long at least nobody is sent to a model that has died, or could not be loaded."""
 
 
 class Witness:
@@ -96,6 +98,7 @@ def findings(processor: Processor, diary: Diary) -> list[str]:
         *_one_result(diary),
         *sorted(diary.seen),
         *_no_slot_is_stuck(processor, diary),
+        *_the_dead_are_left_alone(diary),
         *_no_wait_without_end(diary),
         *_cancel_works(diary),
         *_it_recovers(diary),
@@ -174,6 +177,21 @@ def _no_slot_is_stuck(processor: Processor, diary: Diary) -> Iterator[str]:
         for model, most in summary.most_at_once.items():
             if most > diary.parallel.get(model, 1):
                 yield f"{most} requests worked at once on {model}"
+
+
+def _the_dead_are_left_alone(diary: Diary) -> Iterator[str]:
+    """P11: a model that turned a call away for want of a process is not asked again at once."""
+    for journal in diary.journals:
+        refused: dict[str | None, float] = {}
+        for record in sorted(journal, key=lambda record: record.arrived):
+            if record.status != 500 or record.ending != "refused" or record.started is not None:
+                continue
+            if record.path == "/backend/load" or record.ended is None:
+                continue
+            last = refused.get(record.model)
+            if last is not None and 0 < record.arrived - last < LEFT_ALONE_S:
+                yield f"{record.correlation_id} was sent to {record.model}, known to be dead"
+            refused[record.model] = max(last or 0.0, record.ended)
 
 
 def _no_wait_without_end(diary: Diary) -> Iterator[str]:

@@ -38,6 +38,7 @@ from .oracle import HANG_UP_S, Diary, Witness, findings
 CANARY = "heliotrope-canary"
 KEY = f"key-{CANARY}"
 EPOCH = 1_790_000_000.0
+DRAWS = frozenset({Modality.TXT2IMG, Modality.IMG2IMG, Modality.INPAINT})
 PLAIN = ssl.create_default_context()
 
 
@@ -63,9 +64,7 @@ class Site:
             job_id, _, number = record.correlation_id.partition("#")
             unheard = record.ending == "completed" and self.front.calls[int(number)].left
             ending = "client_left" if unheard else record.ending
-            seen.append(
-                record.model_copy(update={"correlation_id": job_id, "ending": ending})
-            )
+            seen.append(record.model_copy(update={"correlation_id": job_id, "ending": ending}))
         return seen + [
             RequestRecord(
                 number=call.number,
@@ -210,7 +209,12 @@ async def stage(
                 Capacity(dict.fromkeys(names, BackendLimits(memory_gb=config.memory_gb)))
             ),
             definitions=[
-                ModelDefinition(name=name, weights_gb=model.weights_gb, parallel=model.slots)
+                ModelDefinition(
+                    name=name,
+                    modality=DRAWS if model.kind == "image" else frozenset(),
+                    weights_gb=model.weights_gb,
+                    parallel=model.slots,
+                )
                 for name, model in config.models.items()
             ],
             retry=RetryPolicy(),

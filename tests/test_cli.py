@@ -389,6 +389,7 @@ def test_models_check_fails_when_a_defined_model_is_not_there(folder: Path, loca
 
     assert shown.code == 1
     assert "lost-model is defined but not offered" in shown.out
+    assert "do not fit together" in shown.err
 
 
 def test_models_check_without_localai_ends_with_3(nobody: str) -> None:
@@ -431,7 +432,9 @@ def test_doctor_looks_at_each_backend(several: str) -> None:
 
     assert shown.code == 1
     assert re.search(r"^ok +here +http", shown.out, re.MULTILINE)
-    assert re.search(r"^fail +away +http.* cannot be reached; .*backends", shown.out, re.MULTILINE)
+    assert re.search(
+        r"^fail +away +http.* cannot be reached: .*runs.*; .*backends", shown.out, re.MULTILINE
+    )
     assert re.search(r"^ok +txt2txt +sim-chat", shown.out, re.MULTILINE)
     assert shown.err == "error: to be changed: away\n"
 
@@ -524,7 +527,7 @@ def test_colours_are_for_terminals_of_people_who_want_them(
 # The demonstration
 
 
-def test_demo_once_runs_every_modality_and_saves_two_pictures(tmp_path: Path) -> None:
+def test_demo_once_shows_texts_and_pictures_and_saves_the_pictures(tmp_path: Path) -> None:
     shown = run(tmp_path, "demo", "--once", "--port", "0", "--output", "pictures")
 
     assert troubles(shown.stderr) == []
@@ -587,7 +590,9 @@ def test_serve_starts_without_localai_says_so_and_ends_well_when_told(
         process.send_signal(ending)
         _, errors = process.communicate(timeout=PATIENCE_S)
 
-    assert re.search(rf"LocalAI +{nobody} cannot be reached; .* demo$", shown, re.MULTILINE)
+    assert re.search(
+        rf"LocalAI +{nobody} cannot be reached: .*runs.*; .* demo$", shown, re.MULTILINE
+    )
     assert health.status_code == 200
     assert "server" not in health.headers
     assert process.returncode == 0

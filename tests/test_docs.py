@@ -655,8 +655,14 @@ def test_the_retries_are_those_of_the_code() -> None:
     text = (DOCS / "explanation/architecture.md").read_text(encoding="utf-8")
     documented = {row[0]: row[1] for row in tables(text)["Retries"]}
     real = {  # the first and the last row are the processor's, and tested there
-        "reset": (tree.BackendUnavailable, tree.BackendTimeout, tree.ModelLoadFailed),
-        "500": (tree.BackendFailed, tree.ModelCrashed, tree.EmptyResult),
+        "reset": (
+            tree.BackendUnavailable,
+            tree.BackendTimeout,
+            tree.ModelLoadFailed,
+            tree.ModelCrashed,
+            tree.StreamCut,
+        ),
+        "500": (tree.BackendFailed, tree.EmptyResult),
         "429": (tree.BackendBusy,),
         "any other 4xx": (tree.BackendRejected, tree.BackendProtocolError),
     }

@@ -3,8 +3,9 @@
 import asyncio
 import base64
 import threading
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from io import BytesIO
 from typing import Any
 
@@ -105,6 +106,14 @@ async def paths(control: Control, model: str = "sim-chat") -> list[str]:
 def put_forward(clock: Offset, processor: Processor, seconds: float) -> None:
     clock.ahead_s += seconds
     processor.wake()
+
+
+def of(handle: JobHandle) -> Callable[[Retried], bool]:
+    return lambda event: event.job.id == handle.id
+
+
+def is_load_of(model: str, event: ModelLoaded) -> bool:
+    return event.model == model
 
 
 # A model that vanishes
@@ -209,7 +218,7 @@ async def crash(control: Control, *handles: JobHandle, events: Recorder) -> None
     """Let the model die under the attempts of these jobs."""
     await control("crash", "sim-chat")
     for handle in handles:
-        await events.until(Retried, lambda e, wanted=handle.id: e.job.id == wanted)
+        await events.until(Retried, of(handle))
 
 
 async def test_a_model_that_died_is_left_alone_until_the_backend_has_noticed(
@@ -268,12 +277,14 @@ async def test_a_job_of_which_a_model_dies_twice_is_quarantined_and_the_others_f
     async with watched(sim, times=times, definitions=TWO_AT_ONCE) as (processor, _, events):
         await control("hold")
         poison = await processor.submit(chat("repeat: poison"))
+        await control("wait", model="sim-chat", state="started")
         beside = await processor.submit(chat("repeat: beside"))
         behind = await processor.submit(chat("repeat: behind"))
         await control("wait", model="sim-chat", state="started", count=2)
-        await control("release")
+        await control("release", 1)
         for handle in (poison, beside):
-            await events.until(Retried, lambda e, wanted=handle.id: e.job.id == wanted)
+            await events.until(Retried, of(handle))
+        await control("release")
         await control("advance", 30)
         with pytest.raises(Quarantined, match="died 2 times"):
             await poison.result()
@@ -444,10 +455,13 @@ async def test_where_a_busy_model_cannot_be_shut_down_its_ghost_is_waited_for(
 
 @asynccontextmanager
 async def forceful() -> AsyncGenerator[tuple[str, list[str]]]:
-    """Serve as LocalAI does with LOCALAI_FORCE_BACKEND_SHUTDOWN; the second picture never ends."""
+    """Serve as LocalAI does with LOCALAI_FORCE_BACKEND_SHUTDOWN; the second picture never ends.
+
+    The answer to the shutdown comes late, so that whoever does not wait for it is there before.
+    """
     asked: list[str] = []
     resident: list[dict[str, str]] = []
-    killed = threading.Event()
+    killed, hurried = threading.Event(), threading.Event()
     picture = base64.b64encode(encoded_picture()).decode()
 
     async def answer(request: Request) -> Response:
@@ -467,12 +481,15 @@ async def forceful() -> AsyncGenerator[tuple[str, list[str]]]:
             case "/backend/shutdown":
                 resident.clear()
                 killed.set()
+                await asyncio.to_thread(hurried.wait, 0.3)
                 return JSONResponse({"message": "model stopped"})
             case _:
                 if asked.count(path) == 2:
                     await asyncio.to_thread(killed.wait, 10)
                     error = {"code": 500, "message": "rpc error: code = Unavailable desc = EOF"}
                     return JSONResponse({"error": error}, 500)
+                if killed.is_set():
+                    hurried.set()
                 return JSONResponse({"data": [{"b64_json": picture}]})
 
     app = Starlette(routes=[Route("/{path:path}", answer, methods=["GET", "POST"])])
@@ -550,7 +567,7 @@ async def test_where_the_first_request_loads_a_cancelled_text_is_listened_to_unt
     control = Control(slow)
     await control("add_fault", "status", match={"path": "/backend/load"}, status=403)
     async with watched(slow) as (processor, backend, _):
-        handle = await processor.submit(chat("count to 9"))
+        handle = await processor.submit(chat("count to 200"))
         await control("wait", model="sim-chat", state="arrived", count=2)
         await processor.cancel(handle.id)
         (ghost,) = processor.scheduler.running
@@ -558,7 +575,7 @@ async def test_where_the_first_request_loads_a_cancelled_text_is_listened_to_unt
         await backend.looked(5)
         assert (await control("state")).models["sim-chat"].state == "loading"
 
-        await control("advance", 5)
+        await control("advance", 2)
         await control("wait", model="sim-chat", state="ended", count=2)
 
     record = (await control("requests"))[-1]
@@ -577,8 +594,8 @@ async def test_models_are_warmed_up_at_the_start(slow: Simulator) -> None:
             await control("wait", model=model, state="arrived")
             assert processor.is_loading(model)
             assert "localai" in processor.loads.began
-            await control("advance", 5)
-            loaded = await events.until(ModelLoaded, lambda e, name=model: e.model == name)
+            await control("advance", 1)
+            loaded = await events.until(ModelLoaded, partial(is_load_of, model))
             assert (loaded.job, loaded.error) == (None, None)
 
     assert capacity.resident("localai") == {"sim-chat": 0, "sim-embed": 0}
@@ -636,7 +653,10 @@ class Deaf:
         self.let_go = asyncio.Event()
 
     async def run(
-        self, request: InferenceRequest, model: str, job_id: str
+        self,
+        request: InferenceRequest,  # noqa: ARG002
+        model: str,  # noqa: ARG002
+        job_id: str,  # noqa: ARG002
     ) -> AsyncGenerator[Chunk]:
         try:
             await asyncio.Event().wait()
@@ -645,7 +665,7 @@ class Deaf:
             self.letting_go.set()
             await self.let_go.wait()
 
-    def stops_at_once(self, modality: Modality) -> bool:
+    def stops_at_once(self, modality: Modality) -> bool:  # noqa: ARG002
         return True
 
     async def load(self, model: str) -> None:

@@ -200,11 +200,12 @@ async def test_when_all_are_away_jobs_wait_ready_says_why_and_the_first_to_retur
 
             assert text(await call) == "patience"
 
+            away = "cannot be reached; check that it runs, and that its URL is right"
             assert unready == {
                 "ready": False,
                 "reasons": [
-                    f"first: backend first at {first.url} cannot be reached",
-                    f"second: backend second at {second.url} cannot be reached",
+                    f"first: backend first at {first.url} {away}",
+                    f"second: backend second at {second.url} {away}",
                 ],
             }
             assert health["status"] == "degraded"
@@ -282,7 +283,9 @@ async def test_a_certificate_that_is_wrong_is_not_spoken_to(case: str, tmp_path:
             unready = await m.until("/ready", lambda now: "cannot be reached" in str(now))
             waiting = await m.say("secret", wait_seconds=0)
 
-            assert unready["reasons"] == [f"gpu: backend gpu at {door.url} cannot be reached"]
+            (reason,) = unready["reasons"]
+            assert reason.startswith(f"gpu: backend gpu at {door.url} cannot be reached; ")
+            assert "TLS certificate" in reason
             assert waiting.status_code == 202
             assert bytes(door.heard) == b""
 

@@ -153,6 +153,22 @@ async def test_text_overtakes_older_pictures_that_still_wait(
     assert started == [pictures[0].id, text.id, pictures[1].id, pictures[2].id]
 
 
+async def test_jobs_of_the_model_in_memory_go_first_so_that_models_do_not_take_turns_in_vain(
+    sim: Simulator, control: Control
+) -> None:
+    events = Recorder()
+    async with managed(sim.url, listeners=[events], affinity_s=20) as processor:
+        await control("hold")
+        handles = [await processor.submit(draw())]
+        await control("wait", model="sim-image", state="started")
+        handles += [await processor.submit(r) for r in (chat(), draw(), chat(), draw())]
+        await control("release")
+        await asyncio.gather(*(handle.result() for handle in handles))
+
+    loads = [e.model for e in events.events if isinstance(e, ModelLoaded)]
+    assert loads == ["sim-image", "sim-chat"]
+
+
 # Failures and retries
 
 REPEATED: list[tuple[str, dict[str, Any], int]] = [

@@ -9,11 +9,12 @@ import asyncio
 import selectors
 import socket
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Executor
-from typing import Any, TypeVar, TypeVarTuple, Unpack, cast
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar, cast
+
+import pytest
 
 T = TypeVar("T")
-Ts = TypeVarTuple("Ts")
 
 _A_MOMENT = 0.001  # for the kernel to hand over what was sent just now, before a long jump
 _LONG_JUMP = 0.5
@@ -28,8 +29,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self.threads = 0
         self.names: dict[str, str] = {}
         """Hosts that resolve, besides those of the system; an empty address fails."""
-        self.asked: list[float] = []
-        """When one of them was asked for."""
+        self.asked: list[tuple[float, str]] = []
+        """Which hosts were asked for, and when."""
         super().__init__(_Selector(self))
 
     def time(self) -> float:
@@ -38,22 +39,17 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def jump(self, seconds: float) -> None:
         self._jumped += seconds
 
-    def run_in_executor(
-        self, executor: Executor | None, func: Callable[[Unpack[Ts]], T], *args: *Ts
-    ) -> asyncio.Future[T]:
-        self.threads += 1
-        future = super().run_in_executor(executor, func, *args)
-        future.add_done_callback(self._thread_done)
-        return future
+    def thread_done(self, _: Future[Any]) -> None:
+        self.call_soon_threadsafe(self._one_thread_less)
 
-    def _thread_done(self, _: asyncio.Future[Any]) -> None:
+    def _one_thread_less(self) -> None:
         self.threads -= 1
 
     async def getaddrinfo(self, host: Any, port: Any, **hints: Any) -> Any:
         name = host.decode() if isinstance(host, bytes) else host
+        self.asked.append((self.time(), str(name)))
         if name not in self.names:
             return await super().getaddrinfo(host, port, **hints)
-        self.asked.append(self.time())
         if not self.names[name]:
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         return await super().getaddrinfo(self.names[name], port, **hints)
@@ -81,7 +77,29 @@ def here() -> VirtualLoop:
     return cast("VirtualLoop", asyncio.get_running_loop())
 
 
+async def until(when: Callable[[], bool], step_s: float = 0.5) -> None:
+    """Let time pass, step by step, until something is so."""
+    while not when():  # noqa: ASYNC110 - nobody waits in virtual time
+        await asyncio.sleep(step_s)
+
+
 def run(main: Coroutine[Any, Any, T]) -> T:
     """Run until complete, in virtual time."""
-    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-        return runner.run(main)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ThreadPoolExecutor, "submit", _counted(ThreadPoolExecutor.submit))
+        with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+            return runner.run(main)
+
+
+def _counted(submit: Callable[..., Future[Any]]) -> Callable[..., Future[Any]]:
+    """Count what threads do for a loop, from its order until the loop has been told of its end."""
+
+    def counting(*args: Any, **named: Any) -> Future[Any]:
+        future = submit(*args, **named)
+        if isinstance(loop := asyncio._get_running_loop(), VirtualLoop):
+            loop.threads += 1
+            # Later than those who wait for the future register, so that they are told first.
+            loop.call_soon(future.add_done_callback, loop.thread_done)
+        return future
+
+    return counting

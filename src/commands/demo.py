@@ -1,4 +1,4 @@
-"""`demo`: the simulator, the server in front of it, and one request of each modality."""
+"""`demo`: the simulator, the server in front of it, and a tour of texts and pictures."""
 
 import json
 import socket
@@ -87,7 +87,7 @@ def _listen(port: int) -> socket.socket:
 
 def _show(remote: Remote, output: Path) -> None:
     """Run the tour and say what came back."""
-    say("", "One request of each kind, through that address (simulated):", "")
+    say("", "Texts and pictures, through that address (simulated):", "")
     made: dict[Modality, str] = {}
     for stop in _TOUR:
         body = stop.body if stop.picture is None else {**stop.body, "image": made[stop.picture]}

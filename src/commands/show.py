@@ -143,6 +143,6 @@ def check_models(localai_url: str | None, *, as_json: bool) -> None:
         say(*(f"mismatch: {line}" for line in found.mismatches))
     if found.mismatches:
         raise Failure(
-            f"{len(found.mismatches)} mismatches between {settings.models_dir}/ and LocalAI; "
-            f"change the files or install the models"
+            f"{settings.models_dir}/ and LocalAI do not fit together; "
+            "change the files or install the models"
         )

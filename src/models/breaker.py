@@ -71,7 +71,6 @@ class Breaker:
         forgotten = int((now - self._until) // rules.forgive_s)
         self.ejections = max(self.ejections - forgotten, 0) + 1
         self._until = now + min(rules.base_s * self.ejections, rules.cap_s)
-        self._failures.clear()
         self.limit = 1
         return self._until
 

@@ -220,8 +220,13 @@ class Capacity:
             b.running.pop(model, None)
 
     def pause(self, backend: str, model: str, pause: Pause) -> None:
-        """Leave a model alone for a while. What runs on it goes on."""
-        self._backends[backend].paused[model] = pause
+        """Leave a model alone for a while, if it is not for longer already.
+
+        What runs on it goes on.
+        """
+        paused = self._backends[backend].paused
+        if model not in paused or paused[model].until < pause.until:
+            paused[model] = pause
 
     def allow(self, backend: str, model: str, limit: int | None) -> None:
         """Let a model run so many attempts at once here, or (None) as many as it may anywhere."""
@@ -305,6 +310,8 @@ class Capacity:
 
     def full(self) -> set[str]:
         """Return models that `place` cannot help: resident everywhere, without a free slot."""
+        if not self._each:
+            return set()
         first, *others = self._each
         return first.full.intersection(*[b.full for b in others]) if others else first.full
 

@@ -107,6 +107,10 @@ class Blobs(Protocol):
         """
         ...
 
+    def stream(self, content: Content) -> AsyncGenerator[bytes]:
+        """Yield the bytes in pieces; raises as `read`."""
+        ...
+
     def open(self) -> BlobWriter:
         """Begin to keep bytes that come piece by piece."""
         ...

@@ -59,6 +59,8 @@ class Entry:
         model: None while it is not known which models the backends offer.
         sequence: the submission number, below 2**48; unique, and kept through retries.
         deadline: seconds since 1970 after which nobody wants the result.
+        size_bytes: room that its request takes in memory.
+        disk_bytes: room that its request's blobs take on disk.
 
     """
 
@@ -70,6 +72,7 @@ class Entry:
     submitted_at: float
     deadline: float
     size_bytes: int = 0
+    disk_bytes: int = 0
 
 
 class Line:

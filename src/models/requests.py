@@ -87,6 +87,12 @@ def _length(value: object, of_text: Callable[[str], int]) -> int:
             return 0
 
 
+def _texts(value: object) -> tuple[str, ...]:
+    if isinstance(value, str):
+        return (value,)
+    return cast("tuple[str, ...]", value) if isinstance(value, tuple) else ()
+
+
 class _Request(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True
@@ -105,6 +111,12 @@ class _Request(BaseModel):
     def size_bytes(self) -> int:
         """About how much room the request takes: the length of all its texts and blobs."""
         return sum(self.lengths().values())
+
+    @property
+    def blobs(self) -> tuple[Blob, ...]:
+        """The pictures and recordings of the request that are kept as blobs."""
+        texts = (text for name, value in self if name in MEDIA for text in _texts(value))
+        return tuple(blob for text in texts if (blob := Blob.referred_to(text)) is not None)
 
 
 class Message(BaseModel):

@@ -27,7 +27,7 @@ class RetryBudget:
 
     def attempted(self, now: float) -> None:
         """Note a first attempt."""
-        self._tokens = min(self._accrued(now) + self.share, self.reserve)
+        self._tokens = self._accrued(now) + self.share
 
     def retry(self, now: float) -> float:
         """Take a token out for a retry; return after how many seconds it is there."""

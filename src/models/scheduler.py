@@ -77,11 +77,12 @@ Decision = Start | Load | Expire | ShutDown
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
-    """How much may wait: jobs in all and per modality, and bytes of their requests."""
+    """How much may wait: jobs in all and per modality, and bytes in memory and on disk."""
 
     waiting: int = 10_000
     per_modality: int = 10_000
     waiting_bytes: int = 512 * 2**20
+    waiting_disk_bytes: int = 4096 * 2**20
 
 
 class Running(NamedTuple):
@@ -138,6 +139,7 @@ class Scheduler:
         self._swept_at = -inf
         self._count: Counter[Modality] = Counter()
         self._bytes = 0
+        self._disk_bytes = 0
         self._gap = 1.0
         self._last_end: float | None = None
 
@@ -176,6 +178,9 @@ class Scheduler:
             raise self._full(f"{bounds.per_modality} {entry.modality} jobs are waiting")
         if self._bytes + entry.size_bytes > bounds.waiting_bytes and self._bytes:
             raise self._full(f"the waiting requests hold {self._bytes} bytes already")
+        on_disk = self._disk_bytes
+        if on_disk + entry.disk_bytes > bounds.waiting_disk_bytes and on_disk and entry.disk_bytes:
+            raise self._full(f"the waiting pictures and recordings take {on_disk} bytes already")
 
     def restore(self, entry: Entry, *, not_before: float | None = None) -> None:
         """Take a job in without asking whether there is room: it was accepted before."""
@@ -326,7 +331,7 @@ class Scheduler:
         times = [
             self._promotions[0][0] if self._promotions else None,
             self._deadlines[0][0] if self._deadlines else None,
-            self.capacity.next_change(now) if self.line else None,
+            self.capacity.next_change(now) if self.line or self._warm else None,
         ]
         return min((t for t in times if t is not None), default=None)
 
@@ -454,6 +459,7 @@ class Scheduler:
         self._waiting[entry.id] = entry
         self._count[entry.modality] += 1
         self._bytes += entry.size_bytes
+        self._disk_bytes += entry.disk_bytes
         if not_before is None:
             self.line.put(entry)
         else:
@@ -464,6 +470,7 @@ class Scheduler:
         entry = self._waiting.pop(job_id)
         self._count[entry.modality] -= 1
         self._bytes -= entry.size_bytes
+        self._disk_bytes -= entry.disk_bytes
         if self._delayed.pop(job_id, None) is None:
             self.line.take(entry)
         return entry

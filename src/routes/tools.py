@@ -2,14 +2,13 @@
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from typing import Literal, Protocol, TypeVar, cast
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Literal, TypeVar, cast
 
 import anyio
 from pydantic import BaseModel, Field
 
 from ..handles import JobHandle
-from ..models.blobs import Content
 from ..models.errors import InvalidTransition, UnknownJob
 from ..models.jobs import Job, Level
 from ..models.metrics import ErrorLog, ErrorReport, RequestMetrics, RequestReport
@@ -18,7 +17,7 @@ from ..models.ports import Blobs, Clock
 from ..models.requests import MEDIA, InferenceRequest
 from ..models.results import Audio, Image, Media, Result
 from ..processor import Processor
-from ..utils.attachments import blobs_of, prepare
+from ..utils.attachments import prepare
 from .overview import QueueStatus, queue_status
 from .situation import situation
 from .views import JobView, view
@@ -39,14 +38,6 @@ _OUR_ADDRESS = re.compile(
 
 Beat = Callable[[float, str], Awaitable[None]]
 """Called while a caller waits, with the seconds since it began and what the job is doing."""
-
-
-class Shelf(Blobs, Protocol):
-    """Keeps blobs, and hands them out in pieces."""
-
-    def stream(self, content: Content) -> AsyncGenerator[bytes]:
-        """Yield the bytes; raises as `read`."""
-        ...
 
 
 class ModelView(BaseModel):
@@ -77,7 +68,7 @@ class Tools:
         error_log: ErrorLog,
         *,
         clock: Clock,
-        blobs: Shelf,
+        blobs: Blobs,
         public_url: str = "",
     ) -> None:
         self.blobs = blobs
@@ -102,7 +93,7 @@ class Tools:
         try:
             return await self._processor.submit(prepared, level=level, deadline_s=deadline_s)
         except BaseException:
-            await self.blobs.drop(blobs_of(prepared))
+            await self.blobs.drop(prepared.blobs)
             raise
 
     async def wait(

@@ -92,10 +92,10 @@ class TranscriptView(BaseModel):
 
 
 class UsageView(BaseModel):
-    """Tokens, as the backend counted them; zero where it did not."""
+    """Tokens, as the backend counted them; left out where it did not."""
 
-    prompt_tokens: int
-    completion_tokens: int
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
 
 
 class JobView(BaseModel):
@@ -202,9 +202,10 @@ def _show_result(shown: JobView, job: Job, result: Result, base_url: str) -> Non
         shown.text = result.text
         shown.reasoning = result.reasoning or None
         shown.finish_reason = finish.reason
-    if is_text or finish.prompt_tokens or finish.completion_tokens:
+    if finish.prompt_tokens or finish.completion_tokens:
         shown.usage = UsageView(
-            prompt_tokens=finish.prompt_tokens, completion_tokens=finish.completion_tokens
+            prompt_tokens=finish.prompt_tokens or None,
+            completion_tokens=finish.completion_tokens or None,
         )
 
 

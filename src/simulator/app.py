@@ -21,7 +21,6 @@ from typing import Any, cast
 from starlette.types import Message, Receive, Scope, Send
 
 from . import control, listings, wire
-from .carrier import Carrier
 from .chat import chat
 from .completions import completions
 from .embeddings import embeddings
@@ -34,7 +33,7 @@ from .speech import VOICES, sound_generation, speech, text_to_speech
 from .transcription import transcription
 from .video import video
 
-Handler = Callable[[Carrier, Simulation], Awaitable[None]]
+Handler = Callable[[Exchange, Simulation], Awaitable[None]]
 
 LOOKS: dict[str, Handler] = {
     "/healthz": listings.health,
@@ -98,7 +97,7 @@ class Application:
         if path == "/sim" or path.startswith("/sim/"):
             await self._serve_control(scope, receive, _marking(send))
             return
-        exchange = Carrier(scope, receive, send, self.simulation.clock)
+        exchange = Exchange(scope, receive, send, self.simulation.clock)
         try:
             await self._serve(exchange)
         except HungUp as end:
@@ -117,7 +116,7 @@ class Application:
         self.drop_everyone()
         self.simulation.halt()
 
-    async def _serve(self, exchange: Carrier) -> None:
+    async def _serve(self, exchange: Exchange) -> None:
         """Answer, unless the client leaves first or the server stops."""
         try:
             limit = int(self.simulation.config.body_limit_mb * 1_000_000)
@@ -147,7 +146,7 @@ class Application:
             self._conclude(exchange, "stopped")
             raise HungUp(reset=False)
 
-    async def _answer(self, exchange: Carrier) -> None:
+    async def _answer(self, exchange: Exchange) -> None:
         simulation = self.simulation
         exchange.on_finish = lambda: self._conclude(
             exchange, "refused" if exchange.refused else "completed"

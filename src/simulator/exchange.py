@@ -21,7 +21,12 @@ GZIP_FROM = 1024
 ON_ARRIVAL = -1.0
 AT_THE_END = math.inf
 
-_NEVER_COMPRESSED = ("/v1/chat/completions", "/chat/completions")
+_NEVER_COMPRESSED = (
+    *("/v1/chat/completions", "/chat/completions", "/v1/completions", "/completions"),
+    *("/v1/audio/speech", "/audio/speech", "/tts"),
+    *("/v1/audio/transcriptions", "/audio/transcriptions"),
+)
+"""What may come as a stream, be it one or not."""
 
 
 class HungUp(Exception):
@@ -234,6 +239,18 @@ class Exchange:
     async def end_stream(self, *, done: bool = True) -> None:
         """End a stream, with or without its `[DONE]`."""
         await self._body(wire.DONE if done else b"", more=False)
+
+    async def begin_sound(self) -> None:
+        """Send the head of a sound of unknown length."""
+        await self._start(200, {"Content-Type": "audio/wav"})
+
+    async def sound(self, piece: bytes) -> None:
+        """Send a piece of it."""
+        await self._body(piece, more=True)
+
+    async def end_sound(self) -> None:
+        """End it."""
+        await self._body(b"", more=False)
 
     def _finish(self) -> None:
         self.finished = True

@@ -100,7 +100,7 @@ async def capabilities(exchange: Exchange, simulation: Simulation) -> None:
 async def tags(exchange: Exchange, simulation: Simulation) -> None:
     """List the models as Ollama does."""
     listed = [
-        {"name": name, "model": name, "capabilities": _able(simulation, name)[3]}
+        {**_tagged(name), "capabilities": _able(simulation, name)[3]}
         for name in simulation.config.models
     ]
     await _tell(exchange, simulation, {"models": listed})
@@ -115,7 +115,7 @@ async def system(exchange: Exchange, simulation: Simulation) -> None:
 async def processes(exchange: Exchange, simulation: Simulation) -> None:
     """Tell what is in memory as Ollama does."""
     resident = simulation.engine.world.resident(simulation.clock.now())
-    await _tell(exchange, simulation, {"models": [{"name": it, "model": it} for it in resident]})
+    await _tell(exchange, simulation, {"models": [_tagged(name) for name in resident]})
 
 
 async def load(exchange: Exchange, simulation: Simulation) -> None:
@@ -147,6 +147,12 @@ async def generated(exchange: Exchange, simulation: Simulation) -> None:
         raise wire.no_such_route()
     await simulation.befall(exchange, simulation.facts(exchange))
     await exchange.reply(200, made, headers={"Content-Type": content_type})
+
+
+def _tagged(name: str) -> dict[str, object]:
+    """Name a model as Ollama does: with a tag, whether it has one or not."""
+    tagged = name if ":" in name else f"{name}:latest"
+    return {"name": tagged, "model": tagged}
 
 
 def _able(simulation: Simulation, name: str) -> tuple[Sequence[str], ...]:

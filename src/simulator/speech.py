@@ -11,7 +11,6 @@ from contextlib import aclosing
 from urllib.parse import unquote
 
 from . import wire
-from .carrier import Carrier
 from .config import Kind
 from .exchange import AT_THE_END, Exchange, HungUp
 from .labour import Piece, carry_through, paced
@@ -50,7 +49,7 @@ class SoundRequest(VoiceRequest):
     duration_seconds: float | None = None
 
 
-async def speech(exchange: Carrier, simulation: Simulation) -> None:
+async def speech(exchange: Exchange, simulation: Simulation) -> None:
     """Answer with a text that is read out."""
     request = wire.parsed(SpeechRequest, exchange.body)
     exchange.record.stream = bool(request.stream)
@@ -117,7 +116,7 @@ async def _made(
 
 
 async def _stream(
-    exchange: Carrier,
+    exchange: Exchange,
     simulation: Simulation,
     seconds: float,
     samples: Callable[[], Iterator[bytes]],
@@ -145,7 +144,7 @@ async def _stream(
     await exchange.end_sound()
 
 
-async def _begin(exchange: Carrier, simulation: Simulation, head: bytes) -> None:
+async def _begin(exchange: Exchange, simulation: Simulation, head: bytes) -> None:
     if not exchange.begun:
         exchange.record.first_byte = simulation.clock.now()
         simulation.journal.changed()

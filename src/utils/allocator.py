@@ -7,11 +7,11 @@ the time, and in several threads; a server would hold twice the memory that it n
 import ctypes
 
 _M_MMAP_THRESHOLD = -3  # malloc.h
-_LARGE = 1024 * 1024
+_LARGE = 128 * 1024  # what glibc begins with
 
 
 def give_back_large_blocks() -> bool:
-    """Map blocks from 1 MiB on one by one; False where the allocator is another and needs none."""
+    """Map every block from 128 KiB on by itself; False where the allocator is another."""
     try:
         return bool(ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE))
     except (AttributeError, OSError, TypeError):

@@ -2,7 +2,7 @@
 
 import binascii
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import assert_never
 
@@ -55,36 +55,6 @@ async def prepare(request: InferenceRequest, lookup: Lookup, blobs: Blobs) -> In
     return request.model_copy(update=changes) if changes else request
 
 
-def blobs_of(request: InferenceRequest) -> Iterable[Blob]:
-    """Return the blobs of a prepared request. Its other texts are the caller's, whatever they say.
-
-    Only what stands for a picture or a recording was written by `prepare`.
-    """
-    texts: tuple[str | None, ...]
-    match request:
-        case Img2ImgRequest() | Txt2VideoRequest():
-            texts = (request.image,)
-        case Img2TxtRequest():
-            texts = request.images
-        case InpaintRequest():
-            texts = (request.image, request.mask)
-        case Audio2TxtRequest():
-            texts = (request.audio,)
-        case (
-            Txt2TxtRequest()
-            | Txt2ImgRequest()
-            | Txt2VecRequest()
-            | RerankRequest()
-            | Txt2AudioRequest()
-            | Txt2SoundRequest()
-        ):
-            texts = ()
-        case _:
-            assert_never(request)
-    found = (Blob.referred_to(text) for text in texts if text is not None)
-    return [blob for blob in found if blob is not None]
-
-
 class _Guard:
     """Checks and keeps what one request brings along."""
 
@@ -101,13 +71,21 @@ class _Guard:
                 return await self._img2txt(request)
             case InpaintRequest():
                 return await self._inpaint(request)
-            case Txt2VideoRequest() if request.image is not None:
-                first = await self._picture(request.image, "image")
-                return {"image": await self._keep(first.data, first.media_type)}
+            case Txt2VideoRequest():
+                return await self._txt2video(request)
             case Audio2TxtRequest():
                 return {"audio": await self._recording(request.audio, "audio")}
-            case _:
+            case (
+                Txt2TxtRequest()
+                | Txt2ImgRequest()
+                | Txt2VecRequest()
+                | RerankRequest()
+                | Txt2AudioRequest()
+                | Txt2SoundRequest()
+            ):
                 return {}
+            case _:
+                assert_never(request)
 
     async def _img2img(self, request: Img2ImgRequest) -> Mapping[str, object]:
         source = await self._picture(request.image, "image")
@@ -133,6 +111,12 @@ class _Guard:
             "image": await self._keep(picture.data, picture.media_type),
             "mask": await self._keep(mask.data, mask.media_type),
         }
+
+    async def _txt2video(self, request: Txt2VideoRequest) -> Mapping[str, object]:
+        if request.image is None:
+            return {}
+        first = await self._picture(request.image, "image")
+        return {"image": await self._keep(first.data, first.media_type)}
 
     async def _picture(self, text: str, field: str, limit: int = MAX_SENT_BYTES) -> Canonical:
         read = await self._reader(text, field, Image, images.ALLOWED)

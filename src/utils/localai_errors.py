@@ -203,8 +203,11 @@ def _missing(failure: Failure, scene: Scene) -> InferenceManagerError:
 
 
 def _rejection(failure: Failure, scene: Scene) -> BackendError:
-    if _sign_of(failure) is _Sign.TOO_LONG:
+    sign = _sign_of(failure)
+    if sign is _Sign.TOO_LONG:
         hint, reason = _SHORTER, "the prompt is longer than the model's context"
+    elif sign is _Sign.NO_SIGHT:
+        hint, reason = _SEEING, "the model cannot see pictures"
     elif failure.status == 413:
         hint = "send a smaller picture, or raise LOCALAI_UPLOAD_LIMIT on the backend"
         reason = "the request is too large for it"
@@ -218,6 +221,7 @@ def _rejection(failure: Failure, scene: Scene) -> BackendError:
 
 
 _SHORTER = "shorten the conversation, or give the model a larger context"
+_SEEING = "choose a model that has vision; list_models tells which do"
 
 
 def _inability(failure: Failure, scene: Scene) -> BackendError:
@@ -250,7 +254,7 @@ def _inability(failure: Failure, scene: Scene) -> BackendError:
         case _Sign.NO_SIGHT:
             return BackendRejected(
                 f"backend {backend} rejects the request: the model cannot see pictures",
-                hint="choose a model that has vision; list_models tells which do",
+                hint=_SEEING,
             )
         case _Sign.BAD_SIZE:
             return BackendRejected(f"backend {backend} rejects the request: the size of the image")

@@ -248,9 +248,9 @@ class Server:
             raise BackendUnavailable(
                 f"backend {self.name} at {self.url} cannot be reached",
                 reached=False,
-                hint="is its TLS certificate trusted here, and made for this host?"
+                hint="check that its TLS certificate is trusted here, and made for this host"
                 if untrusted
-                else "is it running, and is its URL right?",
+                else "check that it runs, and that its URL is right",
             ) from error
         except (TimeoutError, httpx2.TimeoutException) as error:
             raise BackendTimeout(f"backend {self.name} was silent for {silence:g} s") from error

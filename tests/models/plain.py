@@ -141,7 +141,8 @@ class PlainScheduler:
         host = self.hosts[job.backend]
         until = host.breaker(job.model).failed(trouble, now, began=job.since)
         if until is not None:
-            host.paused[job.model] = Pause(until, trouble)
+            before = host.paused.get(job.model, Pause(0.0))
+            host.paused[job.model] = max(before, Pause(until, trouble), key=lambda p: p.until)
         return until
 
     def abandoned(self, job_id: str) -> None:
@@ -216,7 +217,7 @@ class PlainScheduler:
 
     # What to do
 
-    def next(self, now: float) -> list[Decision]:
+    def next(self, now: float) -> list[Decision]:  # noqa: C901 - plainly, one after the other
         decisions: list[Decision] = []
         for job in sorted(self.jobs, key=lambda job: (job.entry.deadline, job.entry.sequence)):
             if job.entry.deadline > now or job.told_to_expire or job.ghost:
@@ -241,8 +242,7 @@ class PlainScheduler:
                 decisions.append(decision)
             if job.state == "waiting":
                 stuck.add(job.entry.model)
-        waiting = {job.model for job in self.in_line() if job.entry.model is not None}
-        if all(self.resident_somewhere(model) for model in waiting):
+        if not self._somebody_waits_for_a_load():
             self.turns.clear()  # nobody is overtaken
         for model in tuple(self.warm):
             if self.resident_somewhere(model):
@@ -262,6 +262,10 @@ class PlainScheduler:
     def resident_somewhere(self, model: str) -> bool:
         hosts = self.hosts.values()
         return any(h.up and model in h.resident and model not in h.dead for h in hosts)
+
+    def _somebody_waits_for_a_load(self) -> bool:
+        wanted = {job.entry.model for job in self.in_line()}
+        return any(m is not None and not self.resident_somewhere(m) for m in wanted)
 
     def _overtaking(self, job: Job, drained: dict[str, list[str]], now: float) -> list[Decision]:
         decisions: list[Decision] = []

@@ -12,7 +12,7 @@ from src.models.capacity import BackendLimits, Capacity, ModelLimits, Pause
 from src.models.jobs import Level
 from src.models.scheduler import Decision, Load, Scheduler, Start
 
-from .making import DRAW, NOW, entry
+from .making import CHAT, DRAW, NOW, entry
 
 
 def scheduler(
@@ -178,20 +178,16 @@ def test_a_turn_is_not_prolonged_by_what_starts_on_another_backend() -> None:
     s.submit(entry(1, model="b"))
     for number in range(2, 20):
         s.submit(entry(number, model="a"))
-    running = {d.job_id: d.backend for d in s.next(NOW) if isinstance(d, Start)}
+    running = [d.job_id for d in s.next(NOW) if isinstance(d, Start)]
     assert len(running) == 4
 
     now, loads = NOW, list[Load]()
     while not loads:
         now += 10
-        job_id, backend = next(iter(running.items()))
-        del running[job_id]
-        s.ended(job_id, now, well=True)
-        for decision in s.next(now):
-            if isinstance(decision, Start):
-                running[decision.job_id] = decision.backend
-            elif isinstance(decision, Load):
-                loads.append(decision)
+        s.ended(running.pop(0), now, well=True)
+        decisions = s.next(now)
+        running += [d.job_id for d in decisions if isinstance(d, Start)]
+        loads += [d for d in decisions if isinstance(d, Load)]
 
     assert now <= NOW + 60
     assert loads[0].model == "b"
@@ -202,29 +198,29 @@ def test_a_turn_is_not_prolonged_by_what_starts_on_another_backend() -> None:
 
 @dataclass(frozen=True)
 class Day:
-    """Jobs of one modality and level that come in one by one: after which gap, for which model."""
+    """Jobs that come in one by one: after which gap, for which model, and whether texts."""
 
-    jobs: tuple[tuple[int, str], ...]
+    jobs: tuple[tuple[int, str, bool], ...]
     attempt_s: int
     load_s: int
     affinity_s: int
     parallel: int
 
 
-def waits_of(day: Day) -> list[tuple[int, float]]:
-    """Play a day on one backend with room for one model.
+def waits_of_texts(day: Day) -> list[tuple[int, float]]:
+    """Play a day on one backend with room for one model; texts go before pictures.
 
     Returns:
-        For each job how many were ahead of it when it came, running ones included, and how long
-        it waited for its start.
+        For each text how many jobs were ahead of it when it came, running ones included, and how
+        long it waited for its start.
 
     """
-    models = {model: ModelLimits(parallel=day.parallel) for _, model in day.jobs}
+    models = {model: ModelLimits(parallel=day.parallel) for _, model, _ in day.jobs}
     s = Scheduler(Capacity({"gpu": BackendLimits()}, models), affinity_s=float(day.affinity_s))
     s.backend_up("gpu", resident=frozenset())
     events: list[tuple[float, int, str, str]] = []
     now = 0.0
-    for number, (gap, model) in enumerate(day.jobs, start=1):
+    for number, (gap, model, _) in enumerate(day.jobs, start=1):
         now += gap
         heapq.heappush(events, (now, number, "submit", model))
     came: dict[str, tuple[int, float]] = {}
@@ -232,8 +228,9 @@ def waits_of(day: Day) -> list[tuple[int, float]]:
     while events:
         now, number, what, name = heapq.heappop(events)
         if what == "submit":
-            came[f"job-{number}"] = s.waiting + len(s.running), now
-            s.submit(entry(number, model=name, deadline=1e9))
+            modality = CHAT if day.jobs[number - 1][2] else DRAW
+            better = s.submit(entry(number, model=name, modality=modality, deadline=1e9))
+            came[f"job-{number}"] = better + len(s.running), now
         elif what == "ended":
             s.ended(name, now, well=True)
         else:
@@ -244,15 +241,16 @@ def waits_of(day: Day) -> list[tuple[int, float]]:
                 heapq.heappush(events, (now + day.attempt_s, 0, "ended", decision.job_id))
             elif isinstance(decision, Load):
                 heapq.heappush(events, (now + day.load_s, 0, "loaded", decision.model))
-    return [(came[job_id][0], waits[job_id]) for job_id in came]
+    texts = [f"job-{number}" for number, job in enumerate(day.jobs, start=1) if job[2]]
+    return [(came[job_id][0], waits[job_id]) for job_id in texts]
 
 
 def longest_wait_s(day: Day, ahead: int) -> float:
     """Return the bound of `docs/explanation/ordering.md`."""
     turn_s = max(day.affinity_s, 2 * day.load_s) if day.affinity_s else 0
-    others = len({model for _, model in day.jobs}) - 1
+    others = len({model for _, model, _ in day.jobs}) - 1
     turns = others * (turn_s + day.attempt_s) if turn_s else 0
-    return ahead * (day.attempt_s + day.load_s) + day.load_s + turns
+    return ahead * (day.attempt_s + day.load_s) + 2 * day.load_s + turns
 
 
 @st.composite
@@ -261,7 +259,7 @@ def days(draw: st.DrawFn) -> Day:
     gaps = st.one_of(st.just(0), st.integers(0, 12))
     return Day(
         jobs=tuple(
-            draw(st.lists(st.tuples(gaps, st.sampled_from(models)), min_size=1, max_size=40))
+            draw(st.lists(st.tuples(gaps, st.sampled_from(models), st.booleans()), max_size=40))
         ),
         attempt_s=draw(st.integers(1, 10)),
         load_s=draw(st.integers(0, 12)),
@@ -271,22 +269,24 @@ def days(draw: st.DrawFn) -> Day:
 
 
 @given(day=days())
-@example(Day(((0, "a"), (0, "b"), *[(5, "a")] * 30), 5, 3, 20, 1))
-def test_every_job_starts_within_the_work_ahead_of_it_and_one_turn_of_each_other_model(
+@example(Day(((0, "a", True), (0, "b", True), *[(5, "a", True)] * 30), 5, 3, 20, 1))
+@example(Day(((0, "a", False), (1, "b", True), *[(4, "a", False)] * 30), 5, 3, 20, 1))
+def test_a_job_starts_within_the_work_ahead_of_it_and_one_turn_of_each_other_model(
     day: Day,
 ) -> None:
-    for ahead, waited in waits_of(day):
+    for ahead, waited in waits_of_texts(day):
         assert waited <= longest_wait_s(day, ahead)
 
 
 def test_the_bound_is_not_idle_talk() -> None:
-    """A job can really wait for a whole turn of the model that is resident, and its last attempt."""
-    day = Day(((0, "a"), (1, "b"), *[(4, "a")] * 30), 5, 3, 20, 1)
+    """A job can really wait for a whole turn of the model in memory, and its last attempt."""
+    pictures = [(4, "a", False)] * 30
+    day = Day(((0, "a", False), (1, "b", True), *pictures), 5, 3, 20, 1)
 
-    (_, waited) = waits_of(day)[1]
+    ((ahead, waited),) = waits_of_texts(day)
 
     assert waited > day.affinity_s
-    assert longest_wait_s(day, 1) - waited <= day.attempt_s + 2 * day.load_s
+    assert longest_wait_s(day, ahead) - waited <= 2 * day.load_s
 
 
 def test_a_model_that_is_left_alone_is_overtaken_without_end_but_holds_nobody_up() -> None:

@@ -161,6 +161,36 @@ def test_a_model_at_home_takes_free_memory_but_no_other_models_place() -> None:
     assert crowded.place("other", NOW) == Run("right")
 
 
+def test_a_model_at_home_takes_the_place_of_an_idle_one_if_more_wait_than_run_at_home() -> None:
+    capacity = two(("m",), ("idle",))
+    capacity.occupy("left", "m")
+
+    assert capacity.place("m", NOW, waiting=1) is None
+    assert capacity.place("m", NOW, waiting=2, wanted={"m", "idle"}) is None
+    assert capacity.place("m", NOW, waiting=2, wanted={"m"}) == LoadFirst("right", ("idle",))
+
+
+def test_a_model_at_home_does_not_drain_a_busy_one_elsewhere() -> None:
+    capacity = two(("m",), ("busy",), models={"busy": TWO})
+    capacity.occupy("left", "m")
+    capacity.occupy("right", "busy")
+
+    assert capacity.place("m", NOW, waiting=9, wanted={"m"}) is None
+
+    assert capacity.place("busy", NOW) == Run("right")
+
+
+def test_a_model_at_home_does_not_wait_for_a_load_elsewhere() -> None:
+    capacity = two(("m",), ("idle",))
+    capacity.occupy("left", "m")
+    capacity.begin_load("right", "other", ("idle",))
+
+    assert capacity.place("m", NOW, waiting=9, wanted={"m"}) is None
+
+    capacity.end_load("right", "other")
+    assert capacity.place("m", NOW, waiting=9, wanted={"m"}) == LoadFirst("right", ("other",))
+
+
 def test_a_model_that_is_drained_at_home_may_move() -> None:
     capacity = two(("m",), ("idle",), models={"m": TWO})
     capacity.backend_up("right", offers=["m", "idle"], resident=None)
@@ -333,6 +363,30 @@ def test_limits_may_change_while_attempts_run() -> None:
     assert capacity.place("m", NOW) is None
 
 
+def test_it_is_known_which_backends_may_be_asked_for_a_model() -> None:
+    capacity = two()
+    capacity.backend_up("right", offers=["m"], resident=None)
+    assert capacity.offering("n") == ["left"]
+    assert capacity.offering("m") == ["left", "right"]
+
+    capacity.backend_down("left")
+
+    assert capacity.offering("m") == ["right"]
+
+
+def test_a_model_is_dying_until_the_last_attempt_on_it_has_ended() -> None:
+    capacity = one("m", models={"m": TWO})
+    capacity.occupy("gpu", "m")
+    assert not capacity.is_dying("gpu", "m")
+
+    capacity.gone("gpu", "m", Pause(NOW))
+
+    assert capacity.is_dying("gpu", "m")
+    assert not capacity.is_resident("m")
+    capacity.vacate("gpu", "m")
+    assert not capacity.is_dying("gpu", "m")
+
+
 def test_capacity_shows_what_runs_where() -> None:
     capacity = two(("m",), ())
     capacity.occupy("left", "m")
@@ -340,3 +394,14 @@ def test_capacity_shows_what_runs_where() -> None:
     capacity.backend_down("right")
 
     assert repr(capacity) == "<Capacity [left up: m 1/1, right down: empty loading n]>"
+
+
+def test_a_pause_is_not_shortened_by_another() -> None:
+    capacity = Capacity({"gpu": BackendLimits()})
+    capacity.pause("gpu", "m", Pause(50.0, "its process died"))
+
+    capacity.pause("gpu", "m", Pause(20.0, "it failed"))
+    assert capacity.pauses("gpu", 0.0)["m"].why == "its process died"
+
+    capacity.pause("gpu", "m", Pause(60.0, "it failed"))
+    assert capacity.pauses("gpu", 0.0)["m"].until == 60.0

@@ -322,14 +322,10 @@ def test_the_reference_knows_localais_word_for_every_modality() -> None:
 
 def test_a_model_of_two_backends_can_do_what_either_says() -> None:
     both = [OfferedModel("m", frozenset({CHAT})), OfferedModel("m", frozenset({DRAW}))]
-    silent = [
-        OfferedModel("n", None),
-        OfferedModel("n", frozenset({CHAT})),
-        OfferedModel("n", None),
-    ]
+    silent, told = OfferedModel("n", None), OfferedModel("n", frozenset({CHAT}))
 
-    assert Catalog(both).modalities("m") == {CHAT, DRAW}
-    assert Catalog(silent).modalities("n") == {CHAT}
+    assert Catalog(both).modalities("m") == frozenset({CHAT, DRAW})
+    assert Catalog([silent, told, silent]).modalities("n") == frozenset({CHAT})
 
 
 def test_what_nobody_offers_may_yet_come_from_a_backend_that_was_not_reached() -> None:

@@ -69,9 +69,7 @@ def test_however_much_fails_retries_never_exceed_a_tenth_of_the_work_plus_what_t
 def test_nothing_is_lost_only_delayed(schedule: Schedule) -> None:
     _, retries = play(RetryBudget(), schedule)
 
-    ahead = 0
-    for asked, start in retries:
-        ahead += 1
+    for ahead, (asked, start) in enumerate(retries, start=1):
         assert asked <= start <= asked + ahead / 0.2
 
 

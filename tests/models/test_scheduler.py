@@ -232,6 +232,19 @@ def test_only_so_many_bytes_may_wait_but_one_large_job_always_may() -> None:
     s.submit(entry(4, size_bytes=40))
 
 
+def test_only_so_much_may_wait_on_disk_and_words_may_wait_all_the_same() -> None:
+    s = scheduler(bounds=Bounds(waiting_disk_bytes=100))
+    s.submit(entry(1, disk_bytes=1000))
+
+    with pytest.raises(QueueFull, match="pictures and recordings take 1000 bytes"):
+        s.submit(entry(2, disk_bytes=1))
+    s.submit(entry(3, size_bytes=10))
+
+    s.withdrawn("job-1")
+    s.submit(entry(4, disk_bytes=60))
+    s.submit(entry(5, disk_bytes=40))
+
+
 def test_while_draining_no_job_comes_in_but_those_inside_go_on() -> None:
     s = scheduler("m")
     s.submit(entry(1))
@@ -363,6 +376,17 @@ def test_no_second_copy_takes_the_place_of_a_model_for_which_somebody_waits() ->
     assert s.next(NOW) == [Load("job-2", "right", "m", ("wanted",))]
 
 
+def test_no_second_copy_waits_for_a_load_of_another_model() -> None:
+    s = two("m", "idle")
+    s.submit(entry(1, model="other"))
+    s.backend_up("left", offers=["m"], resident=frozenset({"m"}))
+    assert s.next(NOW) == [Load("job-1", "right", "other", ("idle",))]
+    for number in (2, 3, 4):
+        s.submit(entry(number))
+
+    assert s.next(NOW) == [Start("job-2", "left", "m")]
+
+
 def test_no_second_copy_takes_the_place_of_a_busy_model() -> None:
     s = two("m", "busy")
     s.submit(entry(1, model="busy"))
@@ -436,6 +460,7 @@ def test_what_is_not_offered_or_left_alone_is_not_warmed_up_yet() -> None:
     s.warm_up(["m", "n"])
 
     assert s.next(NOW) == []
+    assert s.wake_at(NOW) == NOW + 5
     assert s.next(NOW + 5) == [Load("", "gpu", "n", ())]
 
 
@@ -693,6 +718,22 @@ def test_a_model_with_a_record_recovers_as_well_when_its_backend_was_away() -> N
 
     assert s.capacity.limit("gpu", "m") == 1
     assert fail(s, 1, NOW) == NOW + 5
+
+
+def test_that_one_backend_was_away_changes_nothing_for_the_others() -> None:
+    s = two("m", "m")
+    for number in (1, 2):
+        s.submit(entry(number))
+    s.next(NOW)
+    for number in (1, 2):
+        s.failed(f"job-{number}", Trouble.REFUSED, NOW)
+        s.ended(f"job-{number}", NOW)
+    s.capacity.set_models({"m": ModelLimits(parallel=4)})
+
+    s.backend_down("left")
+    s.backend_up("left", resident=frozenset({"m"}))
+
+    assert (s.capacity.limit("left", "m"), s.capacity.limit("right", "m")) == (1, 4)
 
 
 def test_a_model_whose_process_died_begins_with_one_attempt() -> None:

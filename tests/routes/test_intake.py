@@ -396,7 +396,9 @@ async def test_what_is_no_request_is_let_through() -> None:
 def test_the_application_has_an_intake_behind_its_guard() -> None:
     app = create_app(Settings(log_file=None))
 
-    assert [middleware.cls for middleware in app.user_middleware] == [Guard, Intake]
+    classes: list[object] = [middleware.cls for middleware in app.user_middleware]
+
+    assert classes == [Guard, Intake]
 
 
 @given(

@@ -44,9 +44,8 @@ async def test_without_localai_the_server_lives_is_not_ready_and_says_why() -> N
             submitted = await http.post("/mcp/txt2txt", json={**CHAT, "wait_seconds": 0})
 
     assert ready.status_code == 503
-    assert ready.json()["reasons"] == [
-        f"localai: backend localai at {nobody.url} cannot be reached"
-    ]
+    away = "cannot be reached; check that it runs, and that its URL is right"
+    assert ready.json()["reasons"] == [f"localai: backend localai at {nobody.url} {away}"]
     assert health["status"] == "degraded"
     assert submitted.status_code == 202
     assert submitted.json()["state"] == "queued"

@@ -75,17 +75,26 @@ def test_what_is_probed_late_is_told_only_after_the_first_load() -> None:
     assert after["input_modalities"] == ["text", "image"]
 
 
-def test_ollamas_lists_are_there_too(raw: Raw) -> None:
+def test_ollamas_lists_are_there_too_with_a_tag_on_each_name(raw: Raw) -> None:
     tags = raw.get("/api/tags").json["models"]
     assert tags[1] == {
-        "name": "sim-vision",
-        "model": "sim-vision",
+        "name": "sim-vision:latest",
+        "model": "sim-vision:latest",
         "capabilities": ["completion", "vision", "tools"],
     }
 
     raw.chat("repeat: hi")
 
-    assert raw.get("/api/ps").json == {"models": [{"name": "sim-chat", "model": "sim-chat"}]}
+    assert raw.get("/api/ps").json == {
+        "models": [{"name": "sim-chat:latest", "model": "sim-chat:latest"}]
+    }
+
+
+def test_a_name_with_a_tag_keeps_it_in_ollamas_lists() -> None:
+    with Simulator(SimulatorConfig(speed=0, models={"words:3b": ModelConfig()})) as simulator:
+        names = [model["name"] for model in Raw(simulator).get("/api/tags").json["models"]]
+
+    assert "words:3b" in names
 
 
 def test_a_model_is_loaded_and_shut_down_by_name(raw: Raw) -> None:

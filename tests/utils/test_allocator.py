@@ -16,7 +16,7 @@ rss = psutil.Process().memory_info
 b"x" * (24 * 2**20)
 before = rss().rss
 blocks = [b"x" * (number * 2**20) for number in range(2, 18)]
-last = b"x" * 500_000
+last = b"x" * 100_000
 del blocks
 print((rss().rss - before) // 2**20)
 """

@@ -21,7 +21,7 @@ from src.models.requests import (
     Txt2VideoRequest,
 )
 from src.models.results import Audio, Image
-from src.utils.attachments import blobs_of, prepare
+from src.utils.attachments import prepare
 from src.utils.blobs import FileBlobs
 from src.utils.localai_memory import InMemory
 from tests.kept import DictBlobs
@@ -82,7 +82,7 @@ async def test_what_a_request_brings_is_kept_and_only_referred_to(
 
     prepared = await prepare(made(kind), no_jobs, blobs)
 
-    found = [*blobs_of(prepared)]
+    found = [*prepared.blobs]
     assert len(found) == len(blobs.kept) == (2 if kind in (Img2TxtRequest, InpaintRequest) else 1)
     assert {blob.key: blob.size for blob in found} == {k: len(v) for k, v in blobs.kept.items()}
     assert PICTURE not in prepared.model_dump_json()
@@ -93,7 +93,7 @@ async def test_what_a_request_brings_is_kept_and_only_referred_to(
 async def test_a_little_stays_in_the_request_as_a_data_uri(kind: type[InferenceRequest]) -> None:
     prepared = await prepare(made(kind), no_jobs, FileBlobs())
 
-    assert [*blobs_of(prepared)] == []
+    assert [*prepared.blobs] == []
     texts = [prepared.model_dump()[name] for name in BRING[kind] if name != "prompt"]
     media = {"audio/wav"} if kind is Audio2TxtRequest else {"image/png"}
     for text in texts[0] if kind is Img2TxtRequest else texts:
@@ -122,7 +122,7 @@ async def test_a_reference_that_a_caller_writes_is_refused_like_any_other_nonsen
 def test_words_that_look_like_a_reference_are_only_words() -> None:
     for kind, fields in SMALLEST.items():
         texts = {name: "blob:1:k1" for name in ("prompt", "query") if name in fields}
-        assert [*blobs_of(kind.model_validate({**fields, **texts}))] == []
+        assert [*kind.model_validate({**fields, **texts}).blobs] == []
 
 
 @pytest.mark.parametrize("kind", [kind for kind in SMALLEST if kind not in BRING])
@@ -209,7 +209,7 @@ async def test_what_an_earlier_job_made_is_read_from_where_it_is_kept(
     prepared = await prepare(made(kind, **texts), lookup, blobs)
 
     assert set(asked) == ({("j-1", 0)} if kind is Img2TxtRequest else {("j-1", 2)})
-    assert all(blob.key in blobs.kept for blob in blobs_of(prepared))
+    assert all(blob.key in blobs.kept for blob in prepared.blobs)
 
 
 @pytest.mark.parametrize(
@@ -251,7 +251,7 @@ async def inpaint(image: bytes, mask: bytes) -> tuple[Pillow.Image, Pillow.Image
     """Return what is sent of a picture and its mask."""
     blobs = DictBlobs()
     request = InpaintRequest(image=b64(image), mask=b64(mask), prompt="p")
-    sent = [await blobs.read(blob) for blob in blobs_of(await prepare(request, no_jobs, blobs))]
+    sent = [await blobs.read(blob) for blob in (await prepare(request, no_jobs, blobs)).blobs]
     assert sum(map(len, sent)) < 15_000_000
     return opened(sent[0]), opened(sent[1])
 
@@ -322,7 +322,7 @@ async def test_a_recording_is_kept_byte_for_byte(kind: str) -> None:
 
     prepared = await prepare(Audio2TxtRequest(audio=uri), no_jobs, blobs)
 
-    (blob,) = blobs_of(prepared)
+    (blob,) = prepared.blobs
     assert await blobs.read(blob) == RECORDINGS[kind]
 
 

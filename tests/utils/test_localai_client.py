@@ -23,6 +23,7 @@ from src.models.errors import (
     EmptyResult,
     InferenceManagerError,
     ModelLoadFailed,
+    StreamCut,
     UnknownModel,
 )
 from src.models.modality import Modality
@@ -202,9 +203,14 @@ async def test_an_empty_text_with_a_reason_is_an_answer() -> None:
         assert await answer(client) == [Finish("stop")]
 
 
-async def test_a_text_without_a_reason_is_an_answer_when_it_is_done() -> None:
-    async with client_of(stream(delta("x"), DONE)) as (client, _):
-        assert await answer(client) == [TextDelta("x"), Finish("stop")]
+async def test_a_text_that_is_done_without_a_reason_was_cut_short() -> None:
+    error = await failure_of(*stream(delta("x"), DONE))
+
+    assert isinstance(error, StreamCut)
+
+
+async def test_a_bare_done_is_no_answer() -> None:
+    assert isinstance(await failure_of(*stream(DONE)), EmptyResult)
 
 
 async def test_neither_text_nor_reason_is_no_answer() -> None:
@@ -743,12 +749,25 @@ async def test_a_backend_without_a_version_shows_that_it_lives(first: bytes) -> 
     assert server.heard[1].line == "GET /healthz HTTP/1.1"
 
 
+async def test_a_server_that_only_lists_models_shows_that_it_lives() -> None:
+    missing = (reply(404, ""),)
+    async with client_of(missing, missing, (reply(200, {"data": []}),)) as (client, server):
+        assert await client.ping() == "unknown"
+
+    assert [heard.line.split()[1] for heard in server.heard] == [
+        "/version",
+        "/healthz",
+        "/v1/models",
+    ]
+
+
 @pytest.mark.parametrize(
     ("scripts", "expected"),
     [
         (((reply(401, ""),),), BackendUnauthorised),
         (((reply(500, ""),),), BackendFailed),
-        (((reply(404, ""),), (reply(404, ""),)), InferenceManagerError),
+        (((reply(404, ""),),) * 3, InferenceManagerError),
+        (((reply(404, ""),), (reply(404, ""),), (reply(401, ""),)), BackendUnauthorised),
         (((Act.HANG,),), BackendTimeout),
         (((b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n1", Act.HANG),), BackendTimeout),
         (((),), BackendUnavailable),

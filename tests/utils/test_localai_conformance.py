@@ -226,6 +226,12 @@ ROWS: dict[str, Row] = {
         BackendRejected,
     ),
     "prompt too long to be compressed": Row(413, "prompt is too long", "", BackendRejected),
+    "blind model": Row(
+        500,
+        "image input is not supported - hint: you may need to provide the mmproj",
+        "server_error",
+        BackendRejected,
+    ),
     "bad size": Row(500, "invalid value for 'size'", "", BackendRejected),
     "unreadable picture": Row(400, f"invalid image input: {CANARY}", "", BackendRejected),
     "no file": Row(500, "http: no such file", "", BackendRejected),
@@ -262,6 +268,23 @@ async def test_a_model_still_staging_says_when_it_will_be_there() -> None:
     told = {"error": {"type": "model_loading"}, "loading": {"eta_seconds": 42}}
 
     assert (await failure_of(reply(503, told))).retry_after == 42.0
+
+
+@pytest.mark.parametrize("status", [400, 500])
+async def test_a_model_that_cannot_see_says_which_ones_do(status: int) -> None:
+    told = {"error": {"message": "image input is not supported - hint: provide the mmproj"}}
+
+    error = await failure_of(reply(status, told))
+
+    assert type(error) is BackendRejected
+    assert "cannot see" in error.message
+    assert "list_models" in error.hint
+
+
+async def test_a_llama_server_that_still_loads_is_busy_and_did_not_fail_to_load() -> None:
+    told = {"error": {"code": 503, "message": "Loading model", "type": "unavailable_error"}}
+
+    assert type(await failure_of(reply(503, told))) is BackendBusy
 
 
 async def test_a_reranker_refuses_with_a_bare_text() -> None:
@@ -457,20 +480,25 @@ async def test_a_model_may_load_after_its_stream_has_begun(begun: tuple[bytes, .
         stream(delta("x"), chunk('data: {"choices": [{"delta"')),
         stream(delta("x"), chunk('data: {"choices": []}')),
         stream(delta("x"), chunk("data: [DO")),
-        stream(chunk(": only\n\n: comments\n\n")),
-        stream(),
+        stream(delta(None, role="assistant")),
+        (SSE_HEAD,),
         (SSE_HEAD, delta("x")),
         (SSE_HEAD, delta("x"), Act.RESET),
         (SSE_HEAD, delta("x"), b"5\r\nda"),
         (b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 99\r\n\r\ndata",),
     ],
     ids=[
-        "no done", "half an event", "an event without its end", "half a done", "only comments",
-        "nothing", "closed", "reset", "half a chunk", "shorter than promised",
+        "no done", "half an event", "an event without its end", "half a done", "no text",
+        "closed at once", "closed", "reset", "half a chunk", "shorter than promised",
     ],
 )  # fmt: skip
 async def test_a_stream_that_ends_before_its_end_is_never_an_answer(script: Script) -> None:
     assert type(await failure_of(*script)) is StreamCut
+
+
+@pytest.mark.parametrize("pieces", [(), (chunk(": only\n\n: comments\n\n"),)])
+async def test_a_whole_stream_without_a_single_event_is_empty(pieces: tuple[bytes, ...]) -> None:
+    assert type(await failure_of(*stream(*pieces))) is EmptyResult
 
 
 async def test_what_came_before_a_cut_was_given_on() -> None:
@@ -516,7 +544,10 @@ async def test_an_event_of_the_wrong_shape_breaks_the_protocol_and_nothing_else(
 async def test_half_a_character_is_replaced_rather_than_given_on() -> None:
     told = r'{"choices": [{"delta": {"content": "a\ud83d b \ud83e\udd8a"}}]}'
 
-    async with client_of(stream(chunk(f"data: {told}\n\n"), DONE)) as (client, _):
+    async with client_of(stream(chunk(f"data: {told}\n\n"), delta(None, "stop"), DONE)) as (
+        client,
+        _,
+    ):
         chunks = await answer(client)
 
     assert chunks[0] == TextDelta("a\ufffd b 🦊")

@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 
 from src.models.errors import BackendFailed
-from src.models.events import BackendChanged, Ended, Event, ModelLoaded, Retried, Started, Submitted
+from src.models.events import (
+    BackendChanged,
+    Ended,
+    Event,
+    ModelLoaded,
+    ModelPaused,
+    Retried,
+    Started,
+    Submitted,
+)
 from src.models.jobs import Job, Level
 from src.models.requests import Txt2TxtRequest
 from src.utils.logs import EventLog, set_up
@@ -83,11 +92,13 @@ def test_backends_and_loads_are_told_too(log: Path) -> None:
     listen(BackendChanged("localai", up=False, detail="connection refused"))
     listen(ModelLoaded(job(), "localai", "m", 1.5))
     listen(ModelLoaded(None, "localai", "m", 0.5, BackendFailed("boom")))
+    listen(ModelPaused("localai", "m", 5.0, "boom"))
 
     assert [(line["event"], line["level"]) for line in lines(log)] == [
         ("backend cannot be reached", "warning"),
         ("model loaded", "info"),
         ("model load failed", "warning"),
+        ("model is left alone", "warning"),
     ]
 
 

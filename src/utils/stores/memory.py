@@ -9,7 +9,6 @@ from ...models.errors import StaleJob, UnknownJob
 from ...models.jobs import Job
 from ...models.ports import Blobs
 from ...models.results import blobs_in
-from ..attachments import blobs_of
 
 
 class MemoryStore:
@@ -54,7 +53,7 @@ class MemoryStore:
             raise StaleJob("the job has changed in the meantime")
         self._jobs[job.id] = job
         if job.state.terminal:
-            self._drop(blobs_of(job.request))
+            self._drop(job.request.blobs)
             self._ended[job.id] = size = _size_of(job)
             self._bytes += size
             self._forget()
@@ -77,7 +76,7 @@ class MemoryStore:
     async def close(self) -> None:
         """Forget everything."""
         for job in self._jobs.values():
-            self._drop([*blobs_of(job.request), *_blobs_made(job)])
+            self._drop([*job.request.blobs, *_blobs_made(job)])
         self._jobs.clear()
         self._ended.clear()
         self._bytes = 0
@@ -107,4 +106,4 @@ def _blobs_made(job: Job) -> Iterable[Blob]:
 def _size_of(job: Job) -> int:
     """Return how much an ended job holds; the blobs of its request are no more."""
     made = 0 if job.result is None else job.result.size_bytes
-    return job.request.size_bytes - sum(blob.size for blob in blobs_of(job.request)) + made
+    return job.request.size_bytes - sum(blob.size for blob in job.request.blobs) + made
