@@ -1,7 +1,7 @@
 """Blobs in a dict, for tests that look at what is kept: all bytes become blobs, be they few."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import AsyncGenerator, Iterable
 
 from src.models.blobs import Blob, Content
 from src.models.errors import UnknownJob
@@ -27,6 +27,9 @@ class DictBlobs:
         if content.key not in self.kept:
             raise UnknownJob("it is not kept any more")
         return self.kept[content.key]
+
+    async def stream(self, content: Content) -> AsyncGenerator[bytes]:
+        yield await self.read(content)
 
     def open(self) -> "_Writer":
         return _Writer(self)

@@ -113,6 +113,17 @@ async def test_a_model_is_loaded_by_name_before_its_first_job(
     assert paths == ["/backend/load", "/v1/chat/completions", "/v1/chat/completions"]
 
 
+async def test_where_the_first_request_loads_nobody_is_told_of_a_load(
+    sim: Simulator, control: Control
+) -> None:
+    events = Recorder()
+    await control("add_fault", "status", match={"path": "/backend/load"}, status=404)
+    async with managed(sim.url, listeners=[events]) as processor:
+        await (await processor.submit(chat())).result()
+
+    assert not [e for e in events.events if isinstance(e, ModelLoaded)]
+
+
 async def test_the_busy_model_drains_before_another_is_loaded_in_its_place(
     sim: Simulator, control: Control
 ) -> None:

@@ -416,6 +416,7 @@ def test_a_request_is_as_large_as_its_blobs(
     words = sum(lengths[name] for name in lengths if name not in MEDIA)
 
     assert request.size_bytes == words + sum(blob.size for blob in blobs)
+    assert list(request.blobs) == blobs
 
 
 def test_only_fields_for_pictures_and_recordings_may_stand_for_blobs() -> None:
@@ -441,6 +442,7 @@ def test_words_that_look_like_a_reference_are_words(kind: Kind, name: str) -> No
     request = small(kind, **{name: words})
 
     assert request.size_bytes == small(kind, **{name: "x" * len(words)}).size_bytes
+    assert request.blobs == ()
 
 
 WRONG: dict[Kind, list[dict[str, Any]]] = {

@@ -172,6 +172,17 @@ async def test_documents_are_ranked_best_first(shared_house: House) -> None:
     assert ranking[0]["score"] > ranking[1]["score"]
 
 
+async def test_tokens_are_told_as_far_as_the_backend_counted_them(shared_house: House) -> None:
+    text, ranking, heard = [
+        await _job(shared_house, modality, BODIES[modality])
+        for modality in (Modality.TXT2TXT, Modality.RERANK, Modality.AUDIO2TXT)
+    ]
+
+    assert text["usage"].keys() == {"prompt_tokens", "completion_tokens"}
+    assert ranking["usage"].keys() == {"prompt_tokens"}
+    assert "usage" not in heard
+
+
 async def test_a_recording_or_film_that_is_not_there(shared_house: House) -> None:
     job = await _job(shared_house, "txt2audio", BODIES[Modality.TXT2AUDIO])
 

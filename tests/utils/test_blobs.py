@@ -44,6 +44,7 @@ async def test_what_is_kept_is_read_again(blobs: Blobs, data: bytes) -> None:
     content = await blobs.keep(data)
 
     assert await blobs.read(content) == data
+    assert b"".join([piece async for piece in blobs.stream(content)]) == data
     assert size_of(content) == len(data)
 
 
@@ -78,6 +79,8 @@ async def test_what_is_dropped_is_kept_no_more_and_nothing_else_goes_with_it(blo
 async def test_what_was_never_kept_is_unknown_whatever_it_is_called(blobs: Blobs, key: str) -> None:
     with pytest.raises(UnknownJob):
         await blobs.read(Blob(key, 5))
+    with pytest.raises(UnknownJob):
+        await anext(blobs.stream(Blob(key, 5)))
     await blobs.drop([Blob(key, 5)])
 
 
