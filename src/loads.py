@@ -83,7 +83,9 @@ class Loads:
         self._job = job
         self._tell = tell
         self._wake = wake
-        self._failures: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=attempts))
+        self._failures: defaultdict[tuple[str, str], deque[float]] = defaultdict(
+            lambda: deque(maxlen=attempts)
+        )
 
     def __repr__(self) -> str:
         return f"<Loads [{', '.join(self.began)}]>"
@@ -124,7 +126,7 @@ class Loads:
         if known or error is not None:
             self._tell(ModelLoaded(self._job(load.job_id), load.backend, load.model, took, error))
         if error is None:
-            self._failures.pop(load.model, None)
+            self._failures.pop((load.backend, load.model), None)
             self.trouble.pop(load.model, None)
             self._scheduler.loaded(load.backend, load.model, took if known else None)
             self._watch.look(load.backend)  # what a model can do may show only now
@@ -139,18 +141,28 @@ class Loads:
             self._scheduler.load_failed(load.backend, load.model, Pause(now))
             self._watch.down(load.backend, error)
             return
-        failures = self._failures[load.model]
+        failures = self._failures[load.backend, load.model]
         told_to_wait = isinstance(error, BackendError) and error.told_to_wait
         if not told_to_wait:
             failures.append(now)
         pause_s = error.retry_after or min(COOLDOWN_S * 2 ** len(failures) / 2, _COOLDOWN_CAP_S)
         pause = Pause(now + pause_s, "it could not be loaded")
         self._scheduler.load_failed(load.backend, load.model, pause)
+        if self._may_load_elsewhere(load):
+            return
         lasting = isinstance(error, BackendError) and not error.transient
         if lasting or not isinstance(error, BackendError | UnknownModel):
             await self._fail_waiting(load.model, error, since=now)
         elif not told_to_wait and len(failures) == self._attempts:
             await self._fail_waiting(load.model, error, since=failures[0])
+
+    def _may_load_elsewhere(self, load: Load) -> bool:
+        """Whether another backend has the model, and has not failed to load it as often."""
+        return any(
+            len(self._failures.get((backend, load.model), ())) < self._attempts
+            for backend in self._scheduler.capacity.offering(load.model)
+            if backend != load.backend
+        )
 
     async def _shut_down(self, what: ShutDown) -> None:
         try:
@@ -160,7 +172,7 @@ class Loads:
                 "a model that works for nobody could not be shut down",
                 extra={"backend": what.backend, "model": what.model, "detail": error.message},
             )
-            self._scheduler.capacity.pause(what.backend, what.model, Pause(self._clock()))
+            self._scheduler.capacity.end_pause(what.backend, what.model)
         else:
             self._scheduler.model_gone(what.backend, what.model, Pause(self._clock()))
         self._wake()

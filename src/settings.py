@@ -190,8 +190,7 @@ class Settings(BaseSettings):
     )
     affinity_s: Annotated[float, Field(ge=0, le=3600)] = Field(
         default=20.0,
-        description="How long jobs for the model in memory may go before older ones of the same "
-        "modality and level",
+        description="How long jobs for the model in memory may go before better ones for others",
     )
     reload_when_cheaper: bool = Field(
         default=False,

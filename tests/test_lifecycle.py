@@ -2,7 +2,9 @@
 
 import asyncio
 import base64
+import re
 import threading
+import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -45,6 +47,8 @@ from src.models.ports import OfferedModel
 from src.models.requests import InferenceRequest
 from src.models.results import Chunk, Finish
 from src.processor import Processor
+from src.routes.overview import queue_status
+from src.routes.situation import situation
 from src.simulator.config import SimulatorConfig
 from src.simulator.serve import Simulator
 from src.utils.retry import RetryPolicy
@@ -135,6 +139,8 @@ async def test_a_model_that_is_not_offered_any_more_parks_its_jobs_until_it_is_b
         assert (await running.result()).text == "running"
         assert (await (await processor.submit(draw())).result()).images
         assert parked.job.state is JobState.QUEUED
+        told = situation(processor, parked.job, time.time())
+        assert told == "parked: no backend offers sim-chat at present"
 
         backend.overlooked = set()
 
@@ -194,6 +200,12 @@ async def test_a_model_that_keeps_failing_is_left_alone_and_the_others_are_serve
             == "backend localai reports an internal error (500)"
         )
         assert (await (await processor.submit(draw())).result()).images
+        (waiting, *_) = [h.job for h in failing if processor.position(h.id) == 0]
+        told = situation(processor, waiting, clock())
+        assert re.fullmatch(r"next in line, sim-chat is left alone for \d+ s: backend .*", told)
+        shown = queue_status(processor, clock()).backends["localai"].paused["sim-chat"]
+        assert shown.seconds == pytest.approx(500, abs=5)
+        assert shown.why == paused.why
         asked = len(await paths(control))
         await control("remove_fault", fault)
         await backend.looked(5)
@@ -292,6 +304,8 @@ async def test_a_job_of_which_a_model_dies_twice_is_quarantined_and_the_others_f
         assert (await beside.result()).text == "beside"
         assert (await behind.result()).text == "behind"
         assert [job.id for job in processor.quarantined] == [poison.id]
+        (shown,) = queue_status(processor, time.time()).quarantined
+        assert (shown.job_id, shown.model, shown.modality) == (poison.id, "sim-chat", "txt2txt")
 
     started = [e.job.id for e in events.events if isinstance(e, Started)]
     assert started.count(poison.id) == 2
@@ -403,6 +417,14 @@ async def test_a_ghost_is_expected_to_end_as_pictures_usually_do(
         assert ghost.ghost
         assert ends_at is not None
         assert ends_at - clock() == pytest.approx(100, abs=5)
+        following = await processor.submit(chat())
+        told = situation(processor, following.job, clock())
+        works_on = "next in line, the backend still works on a cancelled job, about "
+        assert told.startswith(works_on)
+        assert 90 < float(told.removeprefix(works_on).removesuffix(" s more")) <= 100
+        (shown,) = queue_status(processor, clock()).queues[Modality.TXT2IMG].running
+        assert shown.ghost
+        assert shown.ends_in_s == pytest.approx(100, abs=5)
         await control("release")
 
 
@@ -593,7 +615,9 @@ async def test_models_are_warmed_up_at_the_start(slow: Simulator) -> None:
         for model in ("sim-chat", "sim-embed"):
             await control("wait", model=model, state="arrived")
             assert processor.is_loading(model)
-            assert "localai" in processor.loads.began
+            shown = queue_status(processor, time.time()).backends["localai"]
+            assert shown.loading == model
+            assert shown.loading_for_s is not None
             await control("advance", 1)
             loaded = await events.until(ModelLoaded, partial(is_load_of, model))
             assert (loaded.job, loaded.error) == (None, None)

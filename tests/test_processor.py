@@ -2,12 +2,14 @@
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncGenerator, Iterator
 from typing import Any
 
 import pytest
 
 from src.handles import JobHandle
+from src.models.breaker import BreakerRules
 from src.models.errors import (
     BackendFailed,
     BackendProtocolError,
@@ -24,7 +26,15 @@ from src.models.errors import (
     UnknownJob,
     UnknownModel,
 )
-from src.models.events import BackendChanged, Ended, Event, ModelLoaded, Retried, Started
+from src.models.events import (
+    BackendChanged,
+    Ended,
+    Event,
+    ModelLoaded,
+    ModelPaused,
+    Retried,
+    Started,
+)
 from src.models.jobs import Job, JobState
 from src.models.metrics import ErrorLog
 from src.models.modality import Modality
@@ -712,3 +722,45 @@ async def test_every_repeated_attempt_is_told_with_its_reason(
 
     reasons = [e.error.code for e in events.events if isinstance(e, Retried)]
     assert reasons == ["backend_unavailable", "backend_unavailable"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "parameters", "pauses"),
+    [
+        ("reset", {}, True),
+        ("cut", {"after_tokens": 1}, True),
+        ("status", {"status": 500}, True),
+        ("garbage", {"what": "html"}, True),
+        ("status", {"status": 503}, False),
+        ("status", {"status": 400}, False),
+    ],
+)
+async def test_only_failures_that_tell_of_the_backend_have_a_model_left_alone(
+    sim: Simulator, kind: str, parameters: dict[str, object], pauses: bool
+) -> None:
+    control = Control(sim)
+    await control("add_fault", kind, match={"path": "/v1/chat/completions"}, **parameters)
+    events = Recorder()
+    rules = BreakerRules(unreached=1, refused=1, base_s=600, cap_s=600)
+    async with managed(sim.url, listeners=[events], breaker=rules) as processor:
+        await processor.submit(chat())
+        if pauses:
+            assert (await events.until(ModelPaused)).model == "sim-chat"
+        else:
+            await events.until_count(lambda event: isinstance(event, Retried | Ended), 1)
+            assert processor.pause("sim-chat") is None
+
+
+async def test_retries_beyond_a_tenth_of_the_work_wait_rather_than_fail(sim: Simulator) -> None:
+    control = Control(sim)
+    await control("add_fault", "status", match={"path": "/v1/chat/completions"}, status=500)
+    events = Recorder()
+    rules = BreakerRules(unreached=1000, refused=1000)
+    async with managed(sim.url, listeners=[events], breaker=rules) as processor:
+        handles = [await processor.submit(chat()) for _ in range(20)]
+        await events.until_count(lambda event: isinstance(event, Retried), 20)
+        waiting = [h.job for h in handles if h.job.state is JobState.RETRYING]
+
+        assert waiting
+        assert all(job.retry_at is not None and job.retry_at > time.time() for job in waiting)
+        assert max(job.retry_at or 0.0 for job in waiting) > time.time() + 10

@@ -228,6 +228,10 @@ class Capacity:
         if model not in paused or paused[model].until < pause.until:
             paused[model] = pause
 
+    def end_pause(self, backend: str, model: str) -> None:
+        """Leave a model alone no longer."""
+        self._backends[backend].paused.pop(model, None)
+
     def allow(self, backend: str, model: str, limit: int | None) -> None:
         """Let a model run so many attempts at once here, or (None) as many as it may anywhere."""
         b = self._backends[backend]

@@ -232,12 +232,12 @@ class _Disk:
 
     async def do(self, work: Callable[[], T]) -> T:
         try:
-            return await asyncio.wrap_future(self.submit(work))
+            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
         except OSError as error:
             raise _failure(error) from error
 
     async def do_for_certain(self, work: Callable[[], None]) -> None:
-        await asyncio.shield(asyncio.wrap_future(self.submit(work)))
+        await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._thread, work))
 
 
 def _private(path: str, flags: int) -> int:

@@ -406,6 +406,9 @@ def test_a_pause_is_not_shortened_by_another() -> None:
     capacity.pause("gpu", "m", Pause(60.0, "it failed"))
     assert capacity.pauses("gpu", 0.0)["m"].until == 60.0
 
+    capacity.end_pause("gpu", "m")
+    assert not capacity.pauses("gpu", 0.0)
+
 
 def test_without_backends_nothing_can_be_placed() -> None:
     capacity = Capacity({})
