@@ -195,7 +195,7 @@ async def _insist(client: httpx2.AsyncClient, path: str, body: dict[str, Any]) -
 
 def main() -> None:
     """Measure each way and print them side by side."""
-    options = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--quick", action="store_true", help="50 requests instead of 200")
     count = 50 if options.parse_args().quick else 200
 
@@ -213,27 +213,25 @@ def main() -> None:
             f" {outcome.makespan_s:>10.1f} s"
         )
 
-    def compare(straight: Outcome, queued: Outcome) -> None:
+    def compare(before: Outcome, after: Outcome) -> None:
         print(
-            f"{'ratio':26} {queued.loads / straight.loads:>7.2f} {'':>11} {'':>7}"
-            f" {queued.makespan_s / straight.makespan_s:>12.2f}"
+            f"{'ratio':26} {after.loads / before.loads:>7.2f} {'':>11} {'':>7}"
+            f" {after.makespan_s / before.makespan_s:>12.2f}"
         )
 
-    few: Outcome | None = None
-    queued: Outcome | None = None
+    straight: list[Outcome] = []
+    queued: list[Outcome] = []
     for at_once in (4, 16, count):
-        straight = run(at_once=at_once, in_line=False)
-        queued = run(at_once=at_once, in_line=True)
-        few = few or straight
-        show(f"{at_once} at once, straight", straight)
-        show(f"{at_once} at once, in line", queued)
-        compare(straight, queued)
+        straight.append(run(at_once=at_once, in_line=False))
+        show(f"{at_once} at once, straight", straight[-1])
+        queued.append(run(at_once=at_once, in_line=True))
+        show(f"{at_once} at once, in line", queued[-1])
+        compare(straight[-1], queued[-1])
     full = run(at_once=count, in_line=False, full_card=True)
     show(f"{count} at once, full card", full)
-    if few is not None and queued is not None:
-        compare(full, queued)
-        print("4 at once, straight, beside all at once, in line:")
-        compare(few, queued)
+    compare(full, queued[-1])
+    print("4 at once, straight, beside all at once, in line:")
+    compare(straight[0], queued[-1])
 
 
 if __name__ == "__main__":

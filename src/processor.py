@@ -467,6 +467,9 @@ class Processor:
         elif isinstance(error, ModelLoadFailed):
             pause = Pause(now + (error.retry_after or COOLDOWN_S), "it could not be loaded")
             self.scheduler.model_gone(backend, model, pause)
+        elif isinstance(error, UnknownModel):  # until the list has been read again
+            pause = Pause(now + COOLDOWN_S, "the backend does not know it")
+            self.scheduler.capacity.pause(backend, model, pause)
         elif (trouble := _trouble(error)) is not None:
             until = self.scheduler.failed(start.job_id, trouble, now, why=error.message)
             if until is not None:

@@ -4,12 +4,13 @@ import gzip
 import json
 import struct
 import zlib
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from pathlib import Path
 from ssl import SSLContext, create_default_context
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import pytest
 
@@ -278,9 +279,28 @@ def _all_done(story: Story) -> None:
     assert {job.state for job in story.jobs} == {JobState.COMPLETED}
 
 
+def it_was_taken_up_gently(story: Story) -> None:
+    """All is done; after its return a model has 1 attempt, then 2, 4, ... with each success."""
+    _all_done(story)
+    back = [at for at, event in story.told(BackendChanged) if event.up]
+    assert back
+    running: defaultdict[str | None, set[str]] = defaultdict(set)
+    won = Counter[str | None]()
+    for at, each in story.since:
+        match each:
+            case Started(job) if at >= back[-1]:
+                running[job.model].add(job.id)
+                assert len(running[job.model]) <= 2 ** won[job.model]
+            case Ended(job) | Retried(job):
+                running[job.model].discard(job.id)
+                won[job.model] += at >= back[-1] and job.state is JobState.COMPLETED
+            case _:
+                pass
+
+
 def it_was_only_waited(story: Story) -> None:
     """No attempt is used up on a dead host; it is known to be down within 5 s, and why."""
-    _all_done(story)
+    it_was_taken_up_gently(story)
     assert {job.attempts for job in story.jobs} == {1}
     [(down, why), (back, _)] = story.told(BackendChanged)
     assert down - story.struck <= 5.0
@@ -357,6 +377,15 @@ def came_back(asked_s: float | None = None, *, until: float | None = None) -> Se
             assert not story.idle or waits <= 300.0
 
     return it_came_back_when_told
+
+
+def what_was_read_is_the_result(story: Story) -> None:
+    """A reader sees one attempt only: a broken one to its end, or none of it."""
+    if story.probe.result is None:
+        assert isinstance(story.probe.error, BackendFailed)
+        assert _text(story.read) == HALF
+    else:
+        assert _text(story.read) == story.probe.result.text
 
 
 def an_internal_error_is_worth_one_more(story: Story) -> None:
@@ -447,29 +476,6 @@ async def unknown_models_are_refused(it: Stage) -> None:
     assert refused.value.code == "model_not_found"
 
 
-def it_was_taken_up_gently(story: Story) -> None:
-    """All is done; after the thaw a model has 1 attempt, then 2, 4, ... with each success."""
-    _all_done(story)
-    back = [at for at, event in story.told(BackendChanged) if event.up]
-    assert back
-    running: dict[str, set[str]] = {}
-    won: dict[str, int] = {}
-    for at, each in story.it.witness.told:
-        if at < back[-1]:
-            continue
-        match each:
-            case Started(job):
-                model = str(job.model)
-                running.setdefault(model, set()).add(job.id)
-                assert len(running[model]) <= 2 ** won.get(model, 0)
-            case Ended(job) | Retried(job):
-                running.get(str(job.model), set()).discard(job.id)
-                if job.state is JobState.COMPLETED:
-                    won[str(job.model)] = won.get(str(job.model), 0) + 1
-            case _:
-                pass
-
-
 def _attempts_that_failed(story: Story) -> list[tuple[float, InferenceManagerError]]:
     """Return how long each attempt since the fault struck took until it failed, and why."""
     began: dict[str, float] = {}
@@ -530,7 +536,7 @@ def _head_of_png(side: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + b"IHDR" + size + check
 
 
-def _wrong(body: bytes | str | object = b"", **headers: str) -> Row:
+def _wrong(body: bytes | str | object = b"", **headers: Any) -> Row:
     """Answer everything with 200 and a body that is none."""
     return Row(
         fault=Answers([reply(200, body, **headers)]),
@@ -553,12 +559,12 @@ def _sse(script: Script, after: Sentence) -> Row:
 
 
 def _later(status: int, header: str | None, after: Sentence) -> Row:
-    told = {"retry_after": header} if header is not None else {}
+    told: Any = {"retry_after": header} if header is not None else {}
     body = {"error": {"code": status, "message": f"later, {CANARY}", "type": ""}}
     return Row(fault=Answers([reply(status, body, **told)]), after=after, seconds=5.0)
 
 
-_LATE = [FIRST_BYTE_S + 5.0, STREAM, delta(LATE, "stop"), DONE, END]
+_LATE: Script = [FIRST_BYTE_S + 5.0, STREAM, delta(LATE, "stop"), DONE, END]
 _BOOM = [reply(500, {"error": {"code": 500, "message": f"boom: {CANARY}", "type": ""}})]
 _OTHER_DATE = EPOCH + 100.0
 
@@ -669,6 +675,16 @@ ROWS: dict[str, Row] = {
     "an error inside a stream": _sse(
         _cut(event({"error": {"message": f"oh {CANARY}", "type": "server_error"}}), DONE, END),
         broken(BackendFailed),
+    ),
+    "a piece and an error at once": Row(
+        fault=Answers(
+            [STREAM, delta(HALF) + event({"error": {"message": "oh"}}), DONE, END],
+            to=frozenset({CHAT}),
+            per_job=1,
+        ),
+        after=what_was_read_is_the_result,
+        seconds=5.0,
+        read=True,
     ),
     "DONE twice": _sse(_stream(delta("one", "stop"), DONE, DONE), says("one")),
     "characters split in two": _sse(

@@ -190,7 +190,7 @@ async def _play(script: Script, writer: asyncio.StreamWriter, call: Call) -> Non
         match step:
             case bytes():
                 await _say(step, writer, call)
-            case float():
+            case int() | float():
                 await asyncio.sleep(step)
             case Act.RESET:
                 _reset(writer)

@@ -180,6 +180,7 @@ async def stage(
 ) -> AsyncGenerator[Stage]:
     """Put everything up; `client` is how a client is made, besides its name and address."""
     config = config.patched({"api_key": KEY})
+    options: dict[str, Any] = {"verify": PLAIN, **client}
     async with AsyncExitStack() as stack:
         virtual_time.here().names["localai.test"] = "127.0.0.1"
         outside = stack.enter_context(_logged())
@@ -192,15 +193,12 @@ async def stage(
         processor = Processor(
             backends=[
                 LocalAIClient(
-                    **{
-                        "name": site.name,
-                        "url": f"{scheme}://{host}:{site.front.port}",
-                        "api_key": KEY,
-                        "verify": PLAIN,
-                        "clock": clock,
-                        "blobs": blobs,
-                        **client,
-                    }
+                    name=site.name,
+                    url=f"{scheme}://{host}:{site.front.port}",
+                    api_key=KEY,
+                    clock=clock,
+                    blobs=blobs,
+                    **options,
                 )
                 for site in sites
             ],

@@ -14,16 +14,24 @@ from typing import Any
 import pytest
 
 from src.handles import JobHandle
-from src.models.errors import InferenceManagerError
-from src.models.jobs import Level
+from src.models.errors import (
+    BackendError,
+    BackendUnavailable,
+    InferenceManagerError,
+    StreamCut,
+)
+from src.models.jobs import Job, JobState, Level
 from src.models.modality import Modality
-from src.models.results import Chunk
+from src.models.ports import OfferedModel
+from src.models.requests import InferenceRequest
+from src.models.results import Chunk, Finish, TextDelta
 from src.simulator.config import SimulatorConfig
 
 from . import virtual_time
 from .fault_table import (
     ATTEMPT_S,
     FIRST_BYTE_S,
+    HALF,
     IDLE_S,
     LARGEST,
     ROWS,
@@ -32,7 +40,7 @@ from .fault_table import (
     Row,
     Story,
 )
-from .managing import timing
+from .managing import chat, processor_for, timing
 from .staging import Stage, clock, stage
 
 TEXT, DRAWING, CHANGE, VECTORS, SPEECH = SMALL
@@ -81,6 +89,80 @@ def test_a_fault_passes_and_no_promise_is_broken(row: Row, load: Load, tmp_path:
 @EACH
 def test_callers_may_leave_during_any_fault(row: Row, tmp_path: Path) -> None:
     assert virtual_time.run(_leave_during(row, tmp_path)) == []
+
+
+class _Breaks:
+    """A backend whose first answer breaks off so many seconds after its first piece."""
+
+    name = "breaks"
+    loads_on_demand = False
+
+    def __init__(self, after_s: float, error: BackendError) -> None:
+        self._after_s = after_s
+        self._error = error
+        self._asked = 0
+
+    async def run(
+        self, request: InferenceRequest, model: str, job_id: str
+    ) -> AsyncGenerator[Chunk]:
+        assert (request.modality, model, job_id) == (TEXT, "m", "job-1")
+        self._asked += 1
+        if self._asked == 1:
+            yield TextDelta(HALF)
+            if self._after_s:
+                await asyncio.sleep(self._after_s)
+            raise self._error
+        yield TextDelta("all ")
+        yield TextDelta("of it")
+        yield Finish("stop")
+
+    def stops_at_once(self, modality: Modality) -> bool:
+        return modality is TEXT
+
+    async def load(self, model: str) -> None:
+        assert model == "m"
+
+    async def unload(self, model: str) -> None:
+        assert model == "m"
+
+    async def models(self) -> list[OfferedModel]:
+        return [OfferedModel("m", frozenset({TEXT}))]
+
+    async def resident(self) -> frozenset[str]:
+        return frozenset({"m"})
+
+    async def ping(self) -> str:
+        return "here"
+
+    async def close(self) -> None:
+        pass
+
+
+async def _read_what_breaks(backend: _Breaks) -> tuple[list[Chunk], Job]:
+    processor, read = processor_for([backend]), list[Chunk]()
+    async with processor.running():
+        handle = await processor.submit(chat(model="m"))
+        await _read(handle, read)
+    return read, handle.job
+
+
+def test_a_piece_of_a_failed_attempt_is_not_seen_once_it_is_repeated() -> None:
+    backend = _Breaks(0.0, StreamCut("cut"))
+
+    read, job = virtual_time.run(_read_what_breaks(backend))
+
+    assert read == [TextDelta("all "), TextDelta("of it"), Finish("stop")]
+    assert job.attempts == 2
+
+
+def test_nothing_is_repeated_for_who_saw_a_piece_though_its_backend_is_away() -> None:
+    backend = _Breaks(1.0, BackendUnavailable("away", reached=False))
+
+    read, job = virtual_time.run(_read_what_breaks(backend))
+
+    assert read == [TextDelta(HALF)]
+    assert job.state is JobState.FAILED
+    assert job.attempts == 1
 
 
 async def _live_through(row: Row, load: Load, folder: Path) -> list[str]:
