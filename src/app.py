@@ -19,13 +19,14 @@ from .processor import Processor, Timing
 from .routes import errors, mcp, status, twins
 from .routes.guard import Guard
 from .routes.intake import Intake
+from .routes.spooling import Spooling
 from .routes.tools import Tools
 from .settings import Settings
 from .utils.allocator import give_back_large_blocks
-from .utils.blobs import FileBlobs
 from .utils.logs import EventLog, set_up
 from .utils.model_files import read_definitions
 from .utils.retry import RetryPolicy
+from .utils.spool import Spool
 from .utils.stores.memory import MemoryStore
 
 _log = logging.getLogger("inference_manager.app")
@@ -59,7 +60,7 @@ def create_app(
 
     """
     settings = settings or Settings()
-    metrics, error_log, blobs = RequestMetrics(), ErrorLog(), FileBlobs()
+    metrics, error_log, blobs = RequestMetrics(), ErrorLog(), Spool()
     if backends is None:
         backends = list(pool.clients(settings, clock=clock, blobs=blobs))
         rooms = pool.limits(settings)
@@ -134,6 +135,7 @@ def create_app(
     app.include_router(status.build(processor, clock=clock))
     app.include_router(twins.build(tools), max_body_size=body_limit)
     app.router.routes.extend(mcp_app.routes)
+    app.add_middleware(Spooling, spool=blobs, longest=body_limit)
     app.add_middleware(Intake, longest=body_limit)
     app.add_middleware(
         Guard,

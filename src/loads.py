@@ -6,9 +6,9 @@ A load is never cancelled: LocalAI would kill the model's process and refuse it 
 import asyncio
 import logging
 from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Protocol
+from collections.abc import Callable, Mapping
 
+from .live_jobs import LiveJobs
 from .models.capacity import Pause
 from .models.errors import (
     BackendError,
@@ -17,8 +17,7 @@ from .models.errors import (
     ModelLoadFailed,
     UnknownModel,
 )
-from .models.events import Event, ModelLoaded
-from .models.jobs import Job
+from .models.events import ModelLoaded
 from .models.ports import Backend, Clock
 from .models.scheduler import Load, Scheduler, ShutDown
 from .watch import BackendWatch
@@ -28,30 +27,14 @@ logger = logging.getLogger("inference_manager.loads")
 COOLDOWN_S = 10.0
 _COOLDOWN_CAP_S = 300.0
 _SHUTDOWN_S = 60.0  # longer than a backend takes to answer
-
-
-class FailWaiting(Protocol):
-    """Fails the jobs that have waited for a model since a moment."""
-
-    def __call__(
-        self, model: str, error: InferenceManagerError, *, since: float
-    ) -> Awaitable[None]:
-        """Fail them."""
-        ...
+_PROMPT_S = 2.0
 
 
 class Loads:
     """Carries out loads and shutdowns, each in a task of its own.
 
     Args:
-        backends: where.
-        scheduler: who decides, and is told how it went.
-        watch: looks again at a backend where something went wrong.
-        clock: the one clock.
         attempts: how many failures in a row a waiting job lives through.
-        fail_waiting: what ends the jobs that have lived through as many.
-        job: finds the job for whose sake a load is done.
-        tell: called with events.
         wake: called when the scheduler has news.
 
     """
@@ -61,27 +44,24 @@ class Loads:
         backends: Mapping[str, Backend],
         scheduler: Scheduler,
         watch: BackendWatch,
+        jobs: LiveJobs,
         *,
         clock: Clock,
         attempts: int,
-        fail_waiting: FailWaiting,
-        job: Callable[[str], Job | None],
-        tell: Callable[[Event], None],
         wake: Callable[[], None],
     ) -> None:
         self.running: set[asyncio.Task[None]] = set()
         self.began: dict[str, float] = {}
         """When the present load of a model began, by backend."""
+        self._patient: set[str] = set()
         self.trouble: dict[str, InferenceManagerError] = {}
         """Why the latest load of a model failed."""
         self._backends = backends
         self._scheduler = scheduler
         self._watch = watch
+        self._jobs = jobs
         self._clock = clock
         self._attempts = attempts
-        self._fail_waiting = fail_waiting
-        self._job = job
-        self._tell = tell
         self._wake = wake
         self._failures: defaultdict[tuple[str, str], deque[float]] = defaultdict(
             lambda: deque(maxlen=attempts)
@@ -98,7 +78,13 @@ class Loads:
         task.add_done_callback(self.running.discard)
 
     def shut_down(self, what: ShutDown, tasks: asyncio.TaskGroup) -> None:
-        """Begin to take a model out of memory; nothing is started on it meanwhile."""
+        """Begin to take a model out of memory; nothing is started on it meanwhile.
+
+        A backend that waits for its work to end first, as LocalAI does unless it is told to force
+        shutdowns, is not asked again: that costs more than it brings.
+        """
+        if what.backend in self._patient:
+            return
         pause = Pause(self._clock() + _SHUTDOWN_S, "it is being shut down")
         self._scheduler.capacity.pause(what.backend, what.model, pause)
         tasks.create_task(self._shut_down(what), name=f"shut down {what.model}")
@@ -124,7 +110,9 @@ class Loads:
         self.began.pop(load.backend, None)
         known = self._backends[load.backend].loads_on_demand
         if known or error is not None:
-            self._tell(ModelLoaded(self._job(load.job_id), load.backend, load.model, took, error))
+            handle = self._jobs.handles.get(load.job_id)
+            job = None if handle is None else handle.job
+            self._jobs.tell(ModelLoaded(job, load.backend, load.model, took, error))
         if error is None:
             self._failures.pop((load.backend, load.model), None)
             self.trouble.pop(load.model, None)
@@ -152,9 +140,20 @@ class Loads:
             return
         lasting = isinstance(error, BackendError) and not error.transient
         if lasting or not isinstance(error, BackendError | UnknownModel):
-            await self._fail_waiting(load.model, error, since=now)
+            await self._fail_waiting(load.model, error, now)
         elif not told_to_wait and len(failures) == self._attempts:
-            await self._fail_waiting(load.model, error, since=failures[0])
+            await self._fail_waiting(load.model, error, failures[0])
+
+    async def _fail_waiting(self, model: str, error: InferenceManagerError, since: float) -> None:
+        """Fail the jobs that have waited for a model through all its failures to load.
+
+        A failed load is a failed attempt of every job that waits for it, no more and no less.
+        """
+        for entry in self._scheduler.waiting_entries():
+            handle = self._jobs.handles.get(entry.id)
+            if handle is not None and entry.model == model and entry.submitted_at <= since:
+                self._scheduler.withdrawn(entry.id)
+                await self._jobs.fail(handle, error)
 
     def _may_load_elsewhere(self, load: Load) -> bool:
         """Whether another backend has the model, and has not failed to load it as often."""
@@ -165,6 +164,7 @@ class Loads:
         )
 
     async def _shut_down(self, what: ShutDown) -> None:
+        began = self._clock()
         try:
             await self._backends[what.backend].unload(what.model)
         except InferenceManagerError as error:
@@ -173,6 +173,10 @@ class Loads:
                 extra={"backend": what.backend, "model": what.model, "detail": error.message},
             )
             self._scheduler.capacity.end_pause(what.backend, what.model)
+            self._patient.add(what.backend)
         else:
+            reload_s = self._scheduler.usual_load_s(what.model) or 0.0
+            if self._clock() - began > max(reload_s, _PROMPT_S):
+                self._patient.add(what.backend)
             self._scheduler.model_gone(what.backend, what.model, Pause(self._clock()))
         self._wake()

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from .models.catalog import Catalog, ModelDefinition
-from .models.errors import InferenceManagerError
+from .models.errors import BackendError, InferenceManagerError
 from .models.events import BackendChanged, Event
 from .models.ports import Backend, Clock, OfferedModel
 from .models.scheduler import Scheduler
@@ -36,10 +36,7 @@ class BackendWatch:
     """Looks at backends, tells the scheduler, and keeps the catalogue of what they offer.
 
     Args:
-        backends: whom to watch.
-        scheduler: who is told.
         definitions: what operators know of models.
-        clock: the one clock.
         look_s: seconds between two looks at a backend that answers.
         recheck_s: seconds between looks at one that does not; the last value is repeated.
         lost_s: seconds of silence after which a backend is lost.
@@ -112,6 +109,7 @@ class BackendWatch:
                     self._lost(backend.name)
             except Exception:
                 logger.exception("looking at a backend failed unexpectedly")
+                self.down(backend.name, BackendError("looking at it failed", hint="see the log"))
                 misses += 1
             await asyncio.sleep(recheck_s[min(max(misses - 1, 0), len(recheck_s) - 1)])
             if not misses:

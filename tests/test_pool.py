@@ -3,11 +3,13 @@
 import asyncio
 import json
 import os
+import socket
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from ssl import SSLError, create_default_context
 from typing import Any
 
 import httpx2
@@ -17,10 +19,12 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
 from src.app import create_app
+from src.models.errors import BackendUnavailable
 from src.pool import BadBackend
 from src.settings import Settings
 from src.simulator.config import SimulatorConfig
 from src.simulator.serve import Simulator
+from src.utils.localai_client import LocalAIClient
 from src.utils.retry import RetryPolicy
 
 from .between import between
@@ -507,3 +511,34 @@ async def test_a_caller_s_credentials_never_reach_a_backend() -> None:
             for words in (b"over HTTP", b"over MCP", b"Bearer sesame"):
                 assert words in heard
             assert b"CALLER" not in heard
+
+
+async def test_a_server_that_refuses_our_certificate_is_one_that_was_not_reached(
+    tmp_path: Path,
+) -> None:
+    ours = Authority(tmp_path)
+    context = server_side(ours.issue("server"), asks_for=ours)
+    listener = socket.create_server(("127.0.0.1", 0))
+    client = LocalAIClient(
+        name="gpu",
+        url=f"https://127.0.0.1:{listener.getsockname()[1]}",
+        verify=create_default_context(cafile=str(ours.file)),
+    )
+
+    def refuse() -> None:
+        door, _ = listener.accept()
+        with door.dup() as open_still:  # so that what the client has said is heard, not reset
+            with suppress(SSLError):
+                context.wrap_socket(door, server_side=True)
+            while open_still.recv(4096):
+                pass
+
+    refusing = asyncio.create_task(asyncio.to_thread(refuse))
+    with pytest.raises(BackendUnavailable) as refused:
+        await client.ping()
+    await refusing
+    await client.close()
+    listener.close()
+
+    assert not refused.value.reached
+    assert "`client_cert`" in refused.value.hint

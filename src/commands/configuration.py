@@ -86,7 +86,7 @@ def backends_named() -> Generator[None]:
     try:
         yield
     except BadBackend as error:
-        raise Failure(f"{_flat(error)}; change {variable(error.setting)}") from error
+        raise Failure(f"{_flat(error)}; change {variable(error.setting)} or config.yaml") from error
 
 
 def variable(name: str) -> str:

@@ -17,6 +17,7 @@ from .terminal import ExitCode, Failure
 
 LOOPBACK = "127.0.0.1"
 _PATIENCE = 30.0
+_UNREAD_MS = 60_000
 _BACKLOG = 2048
 
 
@@ -126,6 +127,8 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         if os.name == "posix":
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # whoever never reads is let go by the kernel
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNREAD_MS)
         listener.bind((host, port))
         listener.listen(_BACKLOG)
     except OSError as error:

@@ -108,6 +108,11 @@ class Catalog:
         """Every model that is offered, by name."""
         return sorted(self._offered)
 
+    @property
+    def unsaid(self) -> Sequence[str]:
+        """The models of which nobody says what they are for: they serve who names them."""
+        return [name for name in self.names if self.modalities(name) is None]
+
     def modalities(self, name: str) -> frozenset[Modality] | None:
         """Return what a model is for; None when nobody says, empty when it is for nothing."""
         definition = self.definitions.get(name)
@@ -226,6 +231,11 @@ class Catalog:
         return f"a file in models/ with `name: {name}` and `modality:` says what it is for"
 
     def _how_to_map(self, modality: Modality) -> str:
+        if unsaid := self.unsaid:
+            return (
+                f"nobody says what these are for: {', '.join(unsaid[:5])}; name one in `model`, or "
+                f"add a file to models/ with `name:` and `modality: {modality}`"
+            )
         if modality in _NEVER_REPORTED:
             return (
                 "LocalAI does not say which models change pictures: add a file to models/ with "

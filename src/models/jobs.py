@@ -147,16 +147,20 @@ class Job:
 
     def failed(self, error: InferenceManagerError, now: float) -> "Job":
         """End with an error."""
-        return self._step(JobState.FAILED, error=error, ended_at=now, retry_at=None)
+        return self._ended(JobState.FAILED, now, error)
 
     def cancelled(self, now: float) -> "Job":
         """End because nobody wants the result any more."""
-        return self._step(JobState.CANCELLED, ended_at=now, retry_at=None)
+        return self._ended(JobState.CANCELLED, now, self.error)
 
     def expired(self, now: float, trouble: InferenceManagerError | None = None) -> "Job":
         """End because the deadline passed; `trouble` is what kept the job waiting, if known."""
-        error = trouble or self.error
-        return self._step(JobState.EXPIRED, ended_at=now, retry_at=None, error=error)
+        return self._ended(JobState.EXPIRED, now, trouble or self.error)
+
+    def _ended(self, state: JobState, now: float, error: InferenceManagerError | None) -> "Job":
+        """End without a result; a job that ends while it waits was not being worked on."""
+        began = self.started_at if self.state is JobState.PROCESSING else None
+        return self._step(state, ended_at=now, retry_at=None, error=error, started_at=began)
 
     def _step(self, state: JobState, **changes: object) -> "Job":
         if state not in TRANSITIONS[self.state]:

@@ -5,6 +5,7 @@ from pydantic import BaseModel, Field
 from ..models.modality import Modality
 from ..processor import Processor
 from ..utils.system import system_load
+from .situation import parked
 
 
 class RunningView(BaseModel):
@@ -84,6 +85,9 @@ class QueueStatus(BaseModel):
     waiting: int
     running: int
     draining: bool
+    parked: dict[str, int] = Field(
+        description="Jobs that wait for models which no backend that answers offers, by model"
+    )
     backends: dict[str, BackendView]
     quarantined: list[QuarantinedView] = Field(
         description="Jobs that were given up because models died of them, the latest last"
@@ -122,6 +126,7 @@ def queue_status(processor: Processor, now: float) -> QueueStatus:
         waiting=scheduler.waiting,
         running=len(scheduler.running),
         draining=scheduler.draining,
+        parked=dict(parked(processor)),
         backends={name: backend_view(processor, name, now) for name in processor.backends},
         quarantined=[
             QuarantinedView(

@@ -1,5 +1,7 @@
 """What a job is doing, in a few words: the same in every door."""
 
+from collections.abc import Mapping
+
 from ..models.jobs import Job, JobState
 from ..models.scheduler import Running
 from ..processor import Processor
@@ -16,6 +18,16 @@ def situation(processor: Processor, job: Job, now: float) -> str:
             return str(job.state)
 
 
+def parked(processor: Processor) -> Mapping[str, int]:
+    """Count the jobs that wait for each model that no backend offers; none while none answers."""
+    if not any(state.up for state in processor.backends.values()):
+        return {}
+    line = processor.scheduler.line
+    waited_for = [entry.model for entry in line.first_of_each_model() if entry.model is not None]
+    offering = processor.scheduler.capacity.offering
+    return {model: line.count_of(model) for model in waited_for if not offering(model)}
+
+
 def _waiting(processor: Processor, job: Job, now: float) -> str:
     position = processor.position(job.id)
     if position is None:
@@ -25,7 +37,7 @@ def _waiting(processor: Processor, job: Job, now: float) -> str:
     if job.model is not None and not processor.scheduler.capacity.offering(job.model):
         return f"parked: no backend offers {job.model} at present"
     if position > 0:
-        return f"queued, {position} ahead"
+        return f"queued, {position} ahead{_load(processor, job.model)}"
     return f"next in line{_obstacle(processor, job, now)}"
 
 
@@ -42,8 +54,8 @@ def _not_in_line(job: Job, now: float) -> str:
 
 def _obstacle(processor: Processor, job: Job, now: float) -> str:
     model = job.model or ""
-    if processor.is_loading(model):
-        return f", loading model {model}{_usually(processor.scheduler.usual_load_s(model))}"
+    if load := _load(processor, model):
+        return load
     if (pause := processor.pause(model)) is not None:
         return f", {model} is left alone for {max(pause.until - now, 0):.0f} s: {pause.why}"
     if (trouble := processor.trouble(model)) is not None:
@@ -54,8 +66,12 @@ def _obstacle(processor: Processor, job: Job, now: float) -> str:
     return ""
 
 
-def _usually(seconds: float | None) -> str:
-    return "" if seconds is None else f", usually {seconds:.0f} s"
+def _load(processor: Processor, model: str | None) -> str:
+    if model is None or not processor.is_loading(model):
+        return ""
+    seconds = processor.scheduler.usual_load_s(model)
+    usually = "" if seconds is None else f", usually {seconds:.0f} s"
+    return f", loading model {model}{usually}"
 
 
 def _rest(processor: Processor, ghosts: list[Running], now: float) -> str:

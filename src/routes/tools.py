@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Literal, TypeVar, cast
 
 import anyio
@@ -19,7 +19,7 @@ from ..models.results import Audio, Image, Media, Result
 from ..processor import Processor
 from ..utils.attachments import prepare
 from .overview import QueueStatus, queue_status
-from .situation import situation
+from .situation import parked, situation
 from .views import JobView, view
 
 BEAT_S = 5.0
@@ -55,7 +55,7 @@ class ModelList(BaseModel):
 
     known: bool
     models: list[ModelView]
-    notes: list[str] = Field(description="Where definitions and backends do not fit together")
+    notes: list[str] = Field(description="Where definitions, backends and jobs do not fit together")
 
 
 class Tools:
@@ -135,6 +135,7 @@ class Tools:
             position=self._processor.position(job.id),
             now=self._clock(),
             base_url=self._public_url or base_url.rstrip("/"),
+            doing=None if job.state.terminal else self.situation(job),
             simulated=self._processor.simulated,
         )
 
@@ -203,8 +204,17 @@ class Tools:
                 )
                 for name in catalog.names
             ],
-            notes=list(catalog.mismatches()),
+            notes=[*catalog.mismatches(), *_notes(catalog.unsaid, parked(self._processor))],
         )
+
+
+def _notes(unsaid: Sequence[str], parked_jobs: Mapping[str, int]) -> Iterator[str]:
+    """Say which models have to be named, and which are waited for in vain."""
+    for name in unsaid:
+        yield f"nobody says what {name} is for; name it in `model`, or write a definition"
+    for name, count in parked_jobs.items():
+        who = "1 job waits" if count == 1 else f"{count} jobs wait"
+        yield f"{who} for {name}, which no backend offers at present"
 
 
 def _nth(media: Sequence[M], index: int, word: str) -> M:

@@ -4,7 +4,6 @@ A POST that generates waits until the job has ended. With `wait_seconds` it answ
 time runs out, and the job goes on. A caller that hangs up before its answer takes its job with it.
 """
 
-import base64
 from functools import partial
 from typing import Annotated, Any
 
@@ -17,14 +16,15 @@ from ..models.errors import InferenceManagerError
 from ..models.jobs import Job, Level
 from ..models.modality import Modality
 from ..models.requests import REQUESTS
-from ..models.results import Audio, Image, Result
 from . import media
 from .calls import TWINS, MediaOptions, Options, call_of, request_in
+from .contents import with_contents
 from .errors import answer, error_responses
 from .figures import ErrorFigures, RequestFigures
 from .later import ForgetfulRoute, Later
 from .leaving import attended
 from .overview import QueueStatus
+from .pieces import SEND_S
 from .tools import ModelList, Tools
 from .views import JobView
 
@@ -39,18 +39,18 @@ class WhichJob(BaseModel):
     job_id: Annotated[str, Field(min_length=1, max_length=128)]
 
 
-def build(tools: Tools) -> APIRouter:
-    """Make the routes."""
+def build(tools: Tools, *, send_s: float = SEND_S) -> APIRouter:
+    """Make the routes; a caller that takes nothing of an answer for `send_s` is cut off."""
     router = APIRouter(tags=["tools"], route_class=ForgetfulRoute)
     for modality in REQUESTS:
-        _add_generator(router, tools, modality)
+        _add_generator(router, tools, modality, send_s)
     _add_jobs(router, tools)
-    media.add(router, tools)
+    media.add(router, tools, send_s=send_s)
     _add_figures(router, tools)
     return router
 
 
-def _add_generator(router: APIRouter, tools: Tools, modality: Modality) -> None:
+def _add_generator(router: APIRouter, tools: Tools, modality: Modality, send_s: float) -> None:
     async def generate(call: Options) -> Response:
         handle = await tools.submit(
             request_in(call, modality),
@@ -58,7 +58,7 @@ def _add_generator(router: APIRouter, tools: Tools, modality: Modality) -> None:
             deadline_s=call.deadline_seconds,
         )
         whole = isinstance(call, MediaOptions) and call.response_format == "b64_json"
-        return Later(partial(_finish, tools, handle, call.wait_seconds, whole))
+        return Later(partial(_finish, tools, handle, call.wait_seconds, send_s if whole else None))
 
     generate.__annotations__["call"] = Annotated[call_of(modality), _examples(modality)]
     router.post(
@@ -82,9 +82,16 @@ def _examples(modality: Modality) -> Any:
 
 
 async def _finish(
-    tools: Tools, handle: JobHandle, wait_seconds: float | None, whole: bool, request: Request
+    tools: Tools,
+    handle: JobHandle,
+    wait_seconds: float | None,
+    contents_s: float | None,
+    request: Request,
 ) -> Response:
-    """Wait for the end of a job that belongs to its caller, and answer with it."""
+    """Wait for the end of a job that belongs to its caller, and answer with it.
+
+    With `contents_s` the answer has the content of what was made, sent under that limit.
+    """
     try:
         present = await attended(request, tools.wait(handle, wait_seconds))
     except BaseException:
@@ -97,7 +104,11 @@ async def _finish(
             result_of(handle.job)
         except InferenceManagerError as error:
             return answer(error, job_id=handle.id)
-    return await _shown(tools, request, handle.job, whole=whole)
+    job = handle.job
+    if contents_s is not None and job.result is not None:
+        view = tools.view(job, str(request.base_url))
+        return with_contents(view, job.result, tools.blobs, status=200, send_s=contents_s)
+    return _shown(tools, request, job)
 
 
 def _add_jobs(router: APIRouter, tools: Tools) -> None:
@@ -120,7 +131,7 @@ def _add_jobs(router: APIRouter, tools: Tools) -> None:
         """Show a job, once it has ended or `wait_seconds` are over. Changes nothing."""
         handle = await tools.handle(job_id)
         await attended(request, tools.wait(handle, wait_seconds))
-        return await _shown(tools, request, handle.job)
+        return _shown(tools, request, handle.job)
 
     @router.post(
         "/mcp/cancel_job",
@@ -157,22 +168,11 @@ def _add_figures(router: APIRouter, tools: Tools) -> None:
         return tools.models()
 
 
-async def _shown(tools: Tools, request: Request, job: Job, *, whole: bool = False) -> Response:
+def _shown(tools: Tools, request: Request, job: Job) -> Response:
     view = tools.view(job, str(request.base_url))
-    if job.result is not None:
-        if job.result.vectors:
-            view.vectors = [vector.values.tolist() for vector in job.result.vectors]
-        if whole:
-            await _put_in(tools, view, job.result)
+    if job.result is not None and job.result.vectors:
+        view.vectors = [vector.values.tolist() for vector in job.result.vectors]
     return _json(view, 200 if job.state.terminal else 202)
-
-
-async def _put_in(tools: Tools, view: JobView, result: Result) -> None:
-    shown = [*(view.images or ()), *(view.audio or ())]
-    made: list[Image | Audio] = [*result.images, *result.audio]
-    for place, medium in zip(shown, made, strict=True):
-        data = await tools.blobs.read(medium.data)
-        place.b64_json = base64.b64encode(data).decode("ascii")
 
 
 def _json(view: JobView, status: int) -> Response:

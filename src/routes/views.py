@@ -108,6 +108,9 @@ class JobView(BaseModel):
     state: JobState
     model: str | None = None
     position: int | None = Field(default=None, description="Jobs that go first; 0 is next")
+    doing: str | None = Field(
+        default=None, description="What it does or waits for, in words, while it has not ended"
+    )
     attempts: int = 0
     waited_s: float = Field(description="Seconds from submission to the start, or until now")
     processing_s: float | None = Field(default=None, description="Seconds of the latest attempt")
@@ -130,7 +133,13 @@ class JobView(BaseModel):
 
 
 def view(
-    job: Job, *, position: int | None, now: float, base_url: str, simulated: bool = False
+    job: Job,
+    *,
+    position: int | None,
+    now: float,
+    base_url: str,
+    doing: str | None = None,
+    simulated: bool = False,
 ) -> JobView:
     """Show a job.
 
@@ -139,6 +148,7 @@ def view(
         position: how many jobs go first, if it waits in line.
         now: seconds since 1970.
         base_url: where this server is reached, without a slash at its end.
+        doing: what it does or waits for, in words, if it has not ended.
         simulated: whether a simulator stands behind the server; a result says it of itself.
 
     """
@@ -150,6 +160,7 @@ def view(
         state=job.state,
         model=job.model,
         position=position,
+        doing=doing,
         attempts=job.attempts,
         waited_s=round(max(began - job.submitted_at, 0.0), 3),
         processing_s=None if job.started_at is None else round(max(end - began, 0.0), 3),

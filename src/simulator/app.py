@@ -17,6 +17,7 @@ import struct
 from collections.abc import Awaitable, Callable
 from http.cookies import CookieError, SimpleCookie
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 from starlette.types import Message, Receive, Scope, Send
 
@@ -208,11 +209,18 @@ class Application:
     async def _serve_control(self, scope: Scope, receive: Receive, send: Send) -> None:
         client: tuple[str, int] | None = scope.get("client")
         local = client is not None and ipaddress.ip_address(client[0]).is_loopback
-        if self.simulation.config.control and local:
+        if self.simulation.config.control and local and _means_this_machine(scope):
             await self._control(scope, receive, send)
         else:
             exchange = Exchange(scope, receive, send, self.simulation.clock)
             await exchange.refuse(wire.no_such_route())
+
+
+def _means_this_machine(scope: Scope) -> bool:
+    """Whether a request names this machine, rather than a name that was bent to lead here."""
+    headers = {name.lower(): value for name, value in scope["headers"]}
+    host = urlsplit(f"//{headers.get(b'host', b'').decode('latin-1')}").hostname or ""
+    return b"origin" not in headers and host in ("localhost", "127.0.0.1", "::1")
 
 
 def _check_content_type(exchange: Exchange) -> None:

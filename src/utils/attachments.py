@@ -2,14 +2,16 @@
 
 import binascii
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
-from typing import assert_never
+from typing import assert_never, cast
 
 from ..models.blobs import Blob
 from ..models.errors import InvalidInput
 from ..models.ports import Blobs
 from ..models.requests import (
+    MEDIA,
     Audio2TxtRequest,
     Img2ImgRequest,
     Img2TxtRequest,
@@ -27,11 +29,12 @@ from ..models.results import Audio, Image
 from . import images, sound
 from .base64_text import decoded
 from .images import MAX_SENT_BYTES, Canonical, apart
+from .spool import Spool
 
 Lookup = Callable[[str, int], Awaitable[Image | Audio]]
 """Finds the n-th picture or recording (from 0) that a job made."""
 
-_LONGEST_JOB = 200
+_LONGEST_JOB = _LONGEST_WORD = 200
 _JOB = re.compile(r"\s*job:([\w-]{1,128})(?:/(\d{1,3}))?\s*", re.ASCII)
 
 
@@ -39,7 +42,8 @@ async def prepare(request: InferenceRequest, lookup: Lookup, blobs: Blobs) -> In
     """Check each picture and recording of a request; write in its place where it is kept.
 
     A small one stays in the request, as a ``data:`` URI. A picture is encoded anew; an img2img
-    request that says nothing of its size is given the picture's, where possible.
+    request that says nothing of its size is given the picture's, where possible. What was set
+    aside in a `Spool` is taken from there.
 
     Raises:
         InvalidInput: one is none, or not one that is allowed; `param` names the field.
@@ -48,7 +52,8 @@ async def prepare(request: InferenceRequest, lookup: Lookup, blobs: Blobs) -> In
     """
     guard = _Guard(lookup, blobs)
     try:
-        changes = await guard.changes(request)
+        async with guard.turn(request):
+            changes = await guard.changes(request)
     except BaseException:
         await blobs.drop(guard.kept)
         raise
@@ -62,6 +67,13 @@ class _Guard:
         self.kept: list[Blob] = []
         self._lookup = lookup
         self._blobs = blobs
+        self._spool = blobs if isinstance(blobs, Spool) else None
+
+    def turn(self, request: InferenceRequest) -> AbstractAsyncContextManager[object]:
+        """Return what to hold meanwhile: what was set aside is read by few at once."""
+        if self._spool is not None and any(map(self._spool.stands, _short_texts(request))):
+            return self._spool.turns
+        return nullcontext()
 
     async def changes(self, request: InferenceRequest) -> Mapping[str, object]:
         match request:
@@ -137,6 +149,9 @@ class _Guard:
         """Return what takes the bytes out of a text, to be called in a thread."""
         match = _JOB.fullmatch(text) if len(text) <= _LONGEST_JOB else None
         if match is None:
+            if self._spool is not None and len(text) <= _LONGEST_WORD:
+                aside = await self._spool.take(text)
+                text = text if aside is None else aside.decode("ascii")
             return partial(decoded, text, field, allowed=allowed)
         made = await self._lookup(match[1], int(match[2] or 0))
         if not isinstance(made, kind):
@@ -151,3 +166,10 @@ class _Guard:
             return content.reference
         base64 = binascii.b2a_base64(content, newline=False).decode("ascii")
         return f"data:{media_type};base64,{base64}"
+
+
+def _short_texts(request: InferenceRequest) -> Iterator[str]:
+    for name in MEDIA & request.model_fields_set:
+        value: object = getattr(request, name)
+        texts = cast("tuple[object, ...]", value) if isinstance(value, tuple) else (value,)
+        yield from (text for text in texts if isinstance(text, str) and len(text) <= _LONGEST_WORD)

@@ -3,9 +3,17 @@
 import logging
 import time
 from collections.abc import AsyncGenerator, Mapping
+from contextlib import suppress
 from ssl import SSLContext
 
-from ..models.errors import BackendFailed, ModelCrashed, ModelLoadFailed
+from ..models.errors import (
+    BackendError,
+    BackendFailed,
+    BackendProtocolError,
+    ModelCrashed,
+    ModelLoadFailed,
+    UnknownModel,
+)
 from ..models.modality import Modality
 from ..models.ports import Blobs, Clock, OfferedModel
 from ..models.requests import InferenceRequest
@@ -20,7 +28,8 @@ _log = logging.getLogger("inference_manager.localai")
 
 _LIST_S = 10.0
 _UNLOAD_S = 45.0  # LocalAI waits up to 30 s for calls that run
-_NOT_FOR_US = frozenset({401, 403})
+_KEY_REFUSED = 401
+_NOT_FOR_US = frozenset({_KEY_REFUSED, 403})
 _STOP_AT_ONCE = frozenset({Modality.TXT2TXT, Modality.IMG2TXT})
 
 
@@ -92,6 +101,7 @@ class LocalAIClient:
         self._load_s = load_s
         self._ping_s = ping_s
         self._can_load = True
+        self._offered: list[OfferedModel] | None = None
 
     def __repr__(self) -> str:
         return f"<LocalAIClient {self.name} [{self._server.url}]>"
@@ -161,32 +171,41 @@ class LocalAIClient:
     async def models(self) -> list[OfferedModel]:
         """List the models that the backend has on disk.
 
-        Servers before 4.6.1 tell what they can do as Ollama does, still older ones not at all.
+        Servers before 4.6.1 tell what they can do as Ollama does, still older ones not at all. A
+        server that stumbles over its list is taken at its last word.
 
         Raises:
             BackendError: they cannot be listed.
 
         """
         answer = await self._get("/v1/models/capabilities")
-        if not answer.no_route:
-            return catalog.offered(self._body_of(answer), self.name)
+        try:
+            self._offered = catalog.offered(self._body_of(answer), self.name)
+        except (BackendError, UnknownModel):
+            if answer.status == _KEY_REFUSED:
+                raise
+            if self._offered is not None and not answer.no_route:
+                return self._offered
+        else:
+            return self._offered
         answer = await self._get("/api/tags")
-        if answer.ok:
-            return catalog.tagged(answer.body, self.name)
+        with suppress(BackendError, UnknownModel):
+            return catalog.tagged(self._body_of(answer), self.name)
         return catalog.offered(self._body_of(await self._get("/v1/models")), self.name)
 
     async def resident(self) -> frozenset[str] | None:
         """Return the models that are in memory; None when the backend does not tell.
 
         Raises:
-            BackendError: it cannot be reached, or answers with something else.
+            BackendError: it cannot be reached.
 
         """
-        answer = await self._get("/system")
-        if answer.ok:
-            return catalog.resident(answer.body, self.name)
-        answer = await self._get("/api/ps")
-        return catalog.resident(answer.body, self.name) if answer.ok else None
+        for path in ("/system", "/api/ps"):
+            answer = await self._get(path)
+            with suppress(BackendProtocolError):
+                if answer.ok:
+                    return catalog.resident(answer.body, self.name)
+        return None
 
     async def ping(self) -> str:
         """Return the backend's version if it is alive and takes our key; "unknown" if untold.

@@ -49,6 +49,7 @@ class _Sign(Enum):
     NO_SIGHT = auto()
     BAD_SIZE = auto()
     NO_FILE = auto()
+    NO_ENCODER = auto()
     NO_MEMORY = auto()
     CRASHED = auto()
 
@@ -67,6 +68,7 @@ _SIGNS: Mapping[_Sign, re.Pattern[str]] = {
         r"|does not support (image|multimodal)",
         _Sign.BAD_SIZE: r"invalid value for 'size'",
         _Sign.NO_FILE: r"http: no such file",
+        _Sign.NO_ENCODER: r"ffmpeg",
         _Sign.NO_MEMORY: r"out of memory|cudamalloc failed|failed to allocate|OutOfMemory",
         _Sign.CRASHED: r"code = (Unavailable|Canceled)|error reading from server"
         r"|connection refused|connection reset|transport is closing|\bEOF\b",
@@ -255,6 +257,11 @@ def _inability(failure: Failure, scene: Scene) -> BackendError:
             return BackendRejected(
                 f"backend {backend} rejects the request: the model cannot see pictures",
                 hint=_SEEING,
+            )
+        case _Sign.NO_ENCODER:
+            return BackendRejected(
+                f"backend {backend} cannot encode sound in this format",
+                hint="ask for wav, or install ffmpeg on the backend",
             )
         case _Sign.BAD_SIZE:
             return BackendRejected(f"backend {backend} rejects the request: the size of the image")

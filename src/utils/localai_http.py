@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from ssl import SSLContext
+from ssl import SSLContext, SSLError
 from typing import Literal
 
 import httpx2
@@ -251,6 +251,12 @@ class Server:
                 hint="check that its TLS certificate is trusted here, and made for this host"
                 if untrusted
                 else "check that it runs, and that its URL is right",
+            ) from error
+        except SSLError as error:  # which the client library lets through
+            raise BackendUnavailable(
+                f"backend {self.name} at {self.url} breaks off the TLS handshake",
+                reached=False,
+                hint="check its `client_cert`: it may ask for one that it trusts",
             ) from error
         except (TimeoutError, httpx2.TimeoutException) as error:
             raise BackendTimeout(f"backend {self.name} was silent for {silence:g} s") from error

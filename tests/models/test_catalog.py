@@ -79,7 +79,22 @@ def test_a_model_of_which_nobody_knows_the_use_may_be_named_but_is_nobodys_defau
     assert catalog.resolve(chat(model="mystery")) == "mystery"
     with pytest.raises(UnknownModel, match="no model for txt2txt is offered") as refused:
         catalog.resolve(chat())
-    assert "`modality: txt2txt`" in refused.value.hint
+    assert refused.value.hint == (
+        "nobody says what these are for: mystery; name one in `model`, or "
+        "add a file to models/ with `name:` and `modality: txt2txt`"
+    )
+
+
+def test_a_model_is_unsaid_until_its_backend_or_a_definition_says_what_it_is_for() -> None:
+    models = offered(mystery=None, told={DRAW}, nothing=set(), **{"Flux-Dev": None})
+    catalog = Catalog(models)
+
+    assert catalog.unsaid == ["mystery"]
+    assert Catalog(models, [defined("mystery", modality="txt2txt")]).unsaid == []
+    assert not any("mystery" in mismatch for mismatch in catalog.mismatches())
+    with pytest.raises(UnknownModel) as refused:
+        catalog.resolve(chat())
+    assert "mystery; name one" in refused.value.hint
 
 
 def test_where_no_model_changes_pictures_the_hint_says_that_localai_does_not_tell() -> None:

@@ -90,3 +90,14 @@ def test_a_job_takes_only_steps_of_the_table(names: list[str]) -> None:
         assert 0 <= after.attempts <= after.fence
         assert (after.ended_at is None) == (not to.terminal)
         now = after
+
+
+@pytest.mark.parametrize("end", [Job.cancelled, Job.expired])
+def test_a_job_that_ends_while_it_waits_for_another_attempt_was_not_being_worked_on(
+    end: Callable[[Job, float], Job],
+) -> None:
+    running = job().started("gpu", NOW + 1)
+    waiting = running.retrying(BackendFailed("boom"), NOW + 60)
+
+    assert end(running, NOW + 5).started_at == NOW + 1
+    assert end(waiting, NOW + 5).started_at is None

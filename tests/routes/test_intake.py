@@ -14,6 +14,7 @@ from starlette.types import Message, Receive, Scope, Send
 from src.app import create_app
 from src.routes.guard import Guard
 from src.routes.intake import LARGE, Intake, Room
+from src.routes.spooling import Spooling
 from src.settings import Settings
 
 PATIENCE_S = 5.0
@@ -398,7 +399,7 @@ def test_the_application_has_an_intake_behind_its_guard() -> None:
 
     classes: list[object] = [middleware.cls for middleware in app.user_middleware]
 
-    assert classes == [Guard, Intake]
+    assert classes == [Guard, Intake, Spooling]
 
 
 @given(

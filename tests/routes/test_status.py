@@ -2,17 +2,20 @@
 
 import asyncio
 import random
-from contextlib import suppress
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import httpx2
 
 from src import __version__
 from src.app import create_app
+from src.models.ports import OfferedModel
 from src.models.queues import priority_order
 from src.settings import Settings
 from src.simulator.serve import Simulator
-from tests.routes.house import PATIENCE_S, House, house
+from tests.managing import FAST, Watched, timing
+from tests.routes.house import ERAS, PATIENCE_S, House, facts, house
 from tests.serving import serving
 
 CHAT = {"prompt": "repeat: hello", "model": "sim-chat"}
@@ -85,6 +88,90 @@ async def test_queue_status_shows_what_waits_what_runs_and_what_is_in_memory(
     assert status["backends"]["localai"]["resident"]["sim-chat"] == {"running": 1, "parallel": 1}
     assert 0 <= status["system"]["cpu_percent"] <= 100
     assert 0 < status["system"]["memory_percent"] <= 100
+
+
+class Silent(Watched):
+    """A client of a LocalAI that is too old to say what its models are for."""
+
+    async def models(self) -> list[OfferedModel]:
+        return [OfferedModel(model.name) for model in await super().models()]
+
+
+@contextmanager
+def _watching(kind: type[Watched]) -> Generator[tuple[House, Watched]]:
+    """Build a house that looks at its backend all the time."""
+    with Simulator(FAST) as simulator:
+        backend = kind(simulator.url)
+        app = create_app(
+            Settings(log_file=None, log_level="error", grace_s=0),
+            backends=[backend],
+            timing=timing(look_s=0.01),
+        )
+        with serving(app) as url:
+            yield House(url, simulator.control), backend
+
+
+async def test_jobs_whose_model_is_gone_say_so_through_every_door() -> None:
+    with _watching(Watched) as (built, backend):
+        await built.until("/ready", lambda ready: ready["ready"])
+        built.sim.hold()
+        later = {**CHAT, "wait_seconds": 0}
+        async with built.http() as http:
+            await http.post("/mcp/txt2txt", json=later)
+            await built.running("txt2txt")
+            waiting = (await http.post("/mcp/txt2txt", json=later)).json()
+            backend.overlooked = {"sim-chat"}
+
+            status = await built.until("/queue-status", lambda status: status["parked"])
+            one = {"job_id": waiting["job_id"], "wait_seconds": 0}
+            looked = [(await http.get("/mcp/get_job", params=one)).json()]
+            models = (await http.get("/mcp/list_models")).json()
+            for era in ERAS:
+                async with built.client(era) as client:
+                    looked.append(facts(await client.call_tool("get_job", one)))
+                    assert facts(await client.call_tool("list_models"))["notes"] == models["notes"]
+
+            backend.overlooked = set()
+            await built.until("/queue-status", lambda status: not status["parked"])
+            back = (await http.get("/mcp/get_job", params=one)).json()
+            built.sim.release()
+            ended = (await http.get("/mcp/get_job", params={**one, "wait_seconds": 10})).json()
+
+    assert waiting["doing"] == "next in line"
+    assert status["parked"] == {"sim-chat": 1}
+    assert {job["doing"] for job in looked} == {"parked: no backend offers sim-chat at present"}
+    assert "1 job waits for sim-chat, which no backend offers at present" in models["notes"]
+    assert back["doing"] == "next in line"
+    assert ended["text"] == "hello"
+    assert "doing" not in ended
+
+
+async def test_no_job_counts_as_parked_while_no_backend_answers() -> None:
+    app = create_app(Settings(log_file=None, log_level="error", grace_s=0), backends=[])
+    with serving(app) as url:
+        async with httpx2.AsyncClient(base_url=url, trust_env=False, timeout=PATIENCE_S) as http:
+            waiting = await http.post("/mcp/txt2txt", json={**CHAT, "wait_seconds": 0})
+            status = (await http.get("/queue-status")).json()
+
+    assert waiting.json()["doing"] == "next in line, but no backend answers"
+    assert (status["waiting"], status["parked"]) == (1, {})
+
+
+async def test_models_of_which_nobody_says_what_they_are_for_have_to_be_named() -> None:
+    with _watching(Silent) as (built, _):
+        await built.until("/mcp/list_models", lambda listed: listed["known"])
+        async with built.http() as http:
+            listed = (await http.get("/mcp/list_models")).json()
+            unnamed = (await http.post("/mcp/txt2txt", json={"prompt": "x"})).json()["error"]
+            named = (await http.post("/mcp/txt2txt", json=CHAT)).json()
+
+    assert (
+        "nobody says what sim-chat is for; name it in `model`, or write a definition"
+        in listed["notes"]
+    )
+    assert "name one in `model`" in unnamed["hint"]
+    assert "sim-chat" in unnamed["hint"]
+    assert named["text"] == "hello"
 
 
 async def test_two_hundred_callers_that_hang_up_at_random_leave_a_working_server() -> None:

@@ -222,5 +222,11 @@ def test_the_control_routes_can_be_switched_off() -> None:
         assert Raw(simulator).get("/sim/state").status == 404
 
 
+def test_the_control_routes_cannot_be_called_by_a_web_page(raw: Raw) -> None:
+    assert raw.get("/sim/state", Host="evil.example").status == 404
+    assert raw.get("/sim/state", Origin="http://evil.example").status == 404
+    assert raw.get("/sim/state", Host="localhost:8080").status == 200
+
+
 def test_objects_show_their_state(control: ControlClient) -> None:
     assert repr(control).startswith("<ControlClient 127.0.0.1:")

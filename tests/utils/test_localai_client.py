@@ -571,6 +571,35 @@ async def test_an_older_server_tells_as_ollama_does_what_models_can_do() -> None
     }
 
 
+STUMBLES = [
+    reply(500, {"error": {"code": 500, "message": "boom"}}),
+    reply(200, "<html>"),
+    reply(403, ""),
+]
+
+
+@pytest.mark.parametrize("stumble", STUMBLES)
+async def test_a_server_that_stumbles_over_its_list_is_taken_at_its_last_word(
+    stumble: bytes,
+) -> None:
+    listed = reply(200, {"data": [{"id": "chat", "capabilities": ["chat"]}]})
+    async with client_of((listed,), (stumble,)) as (client, _):
+        known = await client.models()
+
+        assert (
+            await client.models() == known == [OfferedModel("chat", frozenset({Modality.TXT2TXT}))]
+        )
+
+
+@pytest.mark.parametrize("stumble", STUMBLES)
+async def test_a_server_that_has_never_told_what_models_can_do_is_asked_for_their_names(
+    stumble: bytes,
+) -> None:
+    names = reply(200, {"data": [{"id": "chat"}]})
+    async with client_of((stumble,), (stumble,), (names,)) as (client, _):
+        assert await client.models() == [OfferedModel("chat", None)]
+
+
 async def test_a_still_older_server_lists_models_without_a_word_on_what_they_can_do() -> None:
     listed = reply(200, {"object": "list", "data": [{"id": "m", "object": "model"}]})
     async with client_of(NO_ROUTE, NO_ROUTE, (listed,)) as (client, server):
@@ -631,10 +660,10 @@ async def test_a_server_may_not_tell_what_is_in_memory() -> None:
         assert await client.resident() is None
 
 
-async def test_a_strange_list_of_what_is_in_memory_is_an_error() -> None:
-    async with client_of((reply(200, [1]),)) as (client, _):
-        with pytest.raises(BackendProtocolError):
-            await client.resident()
+@pytest.mark.parametrize("strange", [reply(200, [1]), reply(200, "<html>"), reply(500, "")])
+async def test_a_server_whose_words_on_its_memory_are_strange_does_not_tell(strange: bytes) -> None:
+    async with client_of((strange,)) as (client, _):
+        assert await client.resident() is None
 
 
 # Loading
