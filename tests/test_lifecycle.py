@@ -454,7 +454,7 @@ async def test_a_ghost_is_laid_to_rest_when_its_model_is_gone_from_memory(
         assert (await following.result()).text == "hello"
 
 
-async def test_where_a_busy_model_cannot_be_shut_down_its_ghost_is_waited_for(
+async def test_where_a_busy_model_cannot_be_shut_down_its_ghost_is_waited_for_ever_after(
     sim: Simulator, control: Control
 ) -> None:
     clock = Offset()
@@ -469,9 +469,17 @@ async def test_where_a_busy_model_cannot_be_shut_down_its_ghost_is_waited_for(
         assert [run.ghost for run in processor.scheduler.running] == [True]
         await control("release")
         assert (await following.result()).images
+        await control("hold")
+        unwanted = await processor.submit(draw())
+        await control("wait", model="sim-image", state="started", count=4)
+        await processor.cancel(unwanted.id)
+        following = await processor.submit(draw("a red boat"))
+        assert [run.ghost for run in processor.scheduler.running] == [True]
+        await control("release")
+        assert (await following.result()).images
 
     picture = PICTURES["path"]
-    wanted = ["/backend/load", picture, picture, "/backend/shutdown", picture]
+    wanted = ["/backend/load", picture, picture, "/backend/shutdown", *[picture] * 3]
     assert await paths(control, "sim-image") == wanted
 
 
