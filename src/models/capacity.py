@@ -272,23 +272,19 @@ class Capacity:
             wanted: the models for which jobs wait.
 
         """
-        slot: _Backend | None = None
+        run = self.slot(model, now)
+        if run is not None:
+            return run
         at_home = on_its_way = False
         elsewhere: list[_Backend] = []
         for b in self._each:
-            if not b.up or (b.offers is not None and model not in b.offers):
-                continue
-            if model in b.paused and b.paused[model].until > now:
+            if not b.up or not self._usable(model, b, now):
                 continue
             if model not in b.running:
                 on_its_way = on_its_way or b.loading == model
                 elsewhere.append(b)
             elif model not in b.held and model not in b.dead:
                 at_home = True
-                if model not in b.full and (slot is None or b.running[model] < slot.running[model]):
-                    slot = b
-        if slot is not None:
-            return slot.run
         if on_its_way or not elsewhere:
             return None
         if not at_home:
@@ -296,6 +292,18 @@ class Capacity:
         many = waiting > sum(self._slots(model, b) for b in self._each if model in b.running)
         spare = [b for b in elsewhere if self._is_spare(model, b, wanted if many else None)]
         return self._make_room(model, spare)
+
+    def slot(self, model: str, now: float) -> Run | None:
+        """Say where a job of this model may start at once: where the fewest run."""
+        best: Run | None = None
+        fewest = 0
+        for b in self._each:
+            running = b.running.get(model)
+            if running is None or model in b.full or model in b.held or not b.up:
+                continue
+            if (best is None or running < fewest) and self._usable(model, b, now):
+                best, fewest = b.run, running
+        return best
 
     def place_spare(self, model: str, now: float) -> LoadFirst | None:
         """Say where a model fits beside everything that is in memory, with nobody to wait."""

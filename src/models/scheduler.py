@@ -24,7 +24,7 @@ from math import inf
 from typing import NamedTuple
 
 from .breaker import Breaker, BreakerRules, Trouble
-from .capacity import Capacity, LoadFirst, Pause, Run
+from .capacity import Capacity, LoadFirst, Pause
 from .durations import Durations
 from .errors import Draining, QueueFull
 from .modality import Modality
@@ -311,11 +311,15 @@ class Scheduler:
         capacity = self.capacity
         capacity.new_round()
         for entry in self.line.first_of_each_model(without=capacity.full()):
-            if self._affinity_s and not capacity.is_resident(_model_of(entry)):
-                decisions += self._turn_before(entry, now)
-            decision = self._place(entry, now)
-            if decision is not None:
-                decisions.append(decision)
+            model = _model_of(entry)
+            run = capacity.slot(model, now)
+            if run is not None:
+                decisions.append(self._start(entry, model, run.backend, now))
+            else:
+                if self._affinity_s and not capacity.is_resident(model):
+                    decisions += self._turn_before(entry, now)
+                if (load := self._load_for(entry, now)) is not None:
+                    decisions.append(load)
             if capacity.exhausted():
                 break
         if self._turns and self._nobody_waits_for_a_load():
@@ -380,17 +384,14 @@ class Scheduler:
 
     # Inside
 
-    def _place(self, entry: Entry, now: float) -> Decision | None:
-        model = _model_of(entry)
-        line = self.line
+    def _load_for(self, entry: Entry, now: float) -> Load | None:
+        model, line = _model_of(entry), self.line
         placement = self.capacity.place(
             model, now, waiting=line.count_of(model), wanted=line.models
         )
-        if placement is None:
+        if not isinstance(placement, LoadFirst):
             return None
-        if isinstance(placement, LoadFirst):
-            return self._load(entry.id, model, placement)
-        return self._start(entry, model, placement.backend, now)
+        return self._load(entry.id, model, placement)
 
     def _start(self, entry: Entry, model: str, backend: str, now: float) -> Start:
         self._leave(entry.id)
@@ -406,10 +407,10 @@ class Scheduler:
         """Let resident models have their turns before a job that would end them."""
         while (follower := self._follower(entry, now)) is not None:
             model = _model_of(follower)
-            placement = self.capacity.place(model, now)
-            assert isinstance(placement, Run), "its model has a free slot"  # noqa: S101
+            run = self.capacity.slot(model, now)
+            assert run is not None, "its model has a free slot"  # noqa: S101
             self._turns.setdefault(model, now)
-            yield self._start(follower, model, placement.backend, now)
+            yield self._start(follower, model, run.backend, now)
 
     def _follower(self, entry: Entry, now: float) -> Entry | None:
         """Return the best of the worse jobs whose models have their turns."""
