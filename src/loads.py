@@ -167,10 +167,12 @@ class Loads:
         began = self._clock()
         try:
             await self._backends[what.backend].unload(what.model)
-        except InferenceManagerError as error:
+        except Exception as error:
+            told = error.message if isinstance(error, InferenceManagerError) else "internal error"
             logger.warning(
                 "a model that works for nobody could not be shut down",
-                extra={"backend": what.backend, "model": what.model, "detail": error.message},
+                extra={"backend": what.backend, "model": what.model, "detail": told},
+                exc_info=not isinstance(error, InferenceManagerError),
             )
             self._scheduler.capacity.end_pause(what.backend, what.model)
             self._patient.add(what.backend)

@@ -286,7 +286,12 @@ async def test_a_job_of_which_a_model_dies_twice_is_quarantined_and_the_others_f
     crashes = {"path": "/v1/chat/completions", "prompt": "poison"}
     await control("add_fault", "crash", match=crashes, after_tokens=0)
     times = timing(look_s=0.01, crash_s=1000)
-    async with watched(sim, times=times, definitions=TWO_AT_ONCE) as (processor, _, events):
+    at_once = RetryPolicy(base_s=0, cap_s=0)  # so that chance lets nobody go before the first
+    async with watched(sim, times=times, definitions=TWO_AT_ONCE, retry=at_once) as (
+        processor,
+        _,
+        events,
+    ):
         await control("hold")
         poison = await processor.submit(chat("repeat: poison"))
         await control("wait", model="sim-chat", state="started")
@@ -481,6 +486,31 @@ async def test_where_a_busy_model_cannot_be_shut_down_its_ghost_is_waited_for_ev
     picture = PICTURES["path"]
     wanted = ["/backend/load", picture, picture, "/backend/shutdown", *[picture] * 3]
     assert await paths(control, "sim-image") == wanted
+
+
+async def test_a_shutdown_that_goes_wrong_in_an_unknown_way_stops_nobody(
+    sim: Simulator, control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = asyncio.Event()
+
+    async def break_down(_: str) -> None:
+        tried.set()
+        raise RuntimeError("nobody thought of this")
+
+    clock = Offset()
+    async with watched(sim, clock=clock, shut_down_ghosts=True) as (processor, backend, _):
+        monkeypatch.setattr(backend, "unload", break_down)
+        await take_100_s(processor, control, clock)
+        await control("hold")
+        unwanted = await processor.submit(draw())
+        await control("wait", model="sim-image", state="started", count=2)
+        await processor.cancel(unwanted.id)
+        following = await processor.submit(draw("a blue boat"))
+        await tried.wait()
+        await control("release")
+
+        assert (await following.result()).images
+        assert processor.alive
 
 
 @asynccontextmanager
