@@ -5,6 +5,9 @@ if __name__ == "__main__":
 
     raise SystemExit(main())
 
+import gc
+
 from src.app import create_app
 
 app = create_app()  # opens nothing: sockets, files and tasks begin with the lifespan
+gc.freeze()  # what is there now stays: it need not be looked at again and again

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,18 @@ import sys
 from src.simulator.config import SimulatorConfig
 from src.simulator.serve import run
 run(SimulatorConfig(speed=0), port=int(sys.argv[1]))
+"""
+_PROFILED = """
+import cProfile, signal, sys
+import main, uvicorn
+profile = cProfile.Profile()
+signal.signal(signal.SIGUSR1, lambda *_: profile.enable())
+signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+try:
+    uvicorn.main(sys.argv[2:], standalone_mode=False)
+finally:
+    profile.disable()
+    profile.dump_stats(sys.argv[1])
 """
 
 
@@ -36,47 +48,87 @@ class Pair:
 @contextmanager
 def pair(**settings: str) -> Generator[Pair]:
     """Start both; stop both at the end."""
+    there = free_port()
+    simulator = f"http://127.0.0.1:{there}"
+    with process([sys.executable, "-c", _SIMULATOR, str(there)], {}):
+        wait_for(f"{simulator}/readyz")
+        with manager(simulator, settings) as started:
+            yield Pair(simulator, started.url, started.process, started.start_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The manager, and how long it took to answer."""
+
+    url: str
+    process: psutil.Process
+    start_s: float
+
+
+@contextmanager
+def manager(
+    localai: str, settings: Mapping[str, str], *, profile: Path | None = None
+) -> Generator[Started]:
+    """Start the manager; with a file for a profile, SIGUSR1 has cProfile begin."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    how = ["-m", "uvicorn"] if profile is None else ["-c", _PROFILED, str(profile)]
+    command = [sys.executable, *how, "main:app", "--port", str(port)]
+    command += ["--http", "h11", "--no-access-log", "--log-level", "warning"]
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        there, here = _free_port(), _free_port()
-        stack.enter_context(_process([sys.executable, "-c", _SIMULATOR, str(there)], {}))
-        simulator = f"http://127.0.0.1:{there}"
-        _wait_for(f"{simulator}/readyz")
-        manager = f"http://127.0.0.1:{here}"
-        command = [sys.executable, "-m", "uvicorn", "main:app", "--port", str(here)]
-        command += ["--http", "h11", "--no-access-log", "--log-level", "warning"]
         environment = {
-            "LOCALAI_URL": simulator,
+            "LOCALAI_URL": localai,
             "IM_LOG_FILE": str(scratch / "app.log"),
             "IM_LOG_LEVEL": "error",
             **settings,
         }
         began = time.perf_counter()
-        process = stack.enter_context(_process(command, environment))
-        _wait_for(f"{manager}/health")
+        started = stack.enter_context(process(command, environment))
+        wait_for(f"{url}/health", running=started)
         start_s = time.perf_counter() - began
-        _wait_for(f"{manager}/ready")
-        yield Pair(simulator, manager, psutil.Process(process.pid), start_s)
+        wait_for(f"{url}/ready")
+        yield Started(url, psutil.Process(started.pid), start_s)
 
 
 @contextmanager
-def _process(command: list[str], environment: dict[str, str]) -> Generator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **environment})
-    try:
-        yield process
-    finally:
-        process.terminate()
-        process.wait(20)
+def process(
+    command: list[str], environment: dict[str, str], *, log: Path | None = None
+) -> Generator[subprocess.Popen[bytes]]:
+    """Run a program; end it at the end. What it says goes to the console or into a file."""
+    with ExitStack() as stack:
+        out = None if log is None else stack.enter_context(log.open("wb"))
+        running = subprocess.Popen(
+            command, cwd=ROOT, env={**os.environ, **environment}, stdout=out, stderr=out
+        )
+        try:
+            yield running
+        finally:
+            running.terminate()
+            try:
+                running.wait(20)
+            except subprocess.TimeoutExpired:
+                running.kill()
+                running.wait(20)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port that nobody listens on."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
 
 
-def _wait_for(url: str) -> None:
-    until = time.monotonic() + 20
-    while time.monotonic() < until:
+def wait_for(
+    url: str, patience_s: float = 20, running: subprocess.Popen[bytes] | None = None
+) -> None:
+    """Return when somebody answers there; do not wait for a process that has ended.
+
+    Raises:
+        TimeoutError: nobody does.
+
+    """
+    until = time.monotonic() + patience_s
+    while time.monotonic() < until and (running is None or running.poll() is None):
         try:
             if httpx2.get(url, trust_env=False).status_code == 200:
                 return

@@ -16,13 +16,21 @@ from .models.metrics import ErrorLog, RequestMetrics
 from .models.ports import Backend, Clock, JobStore
 from .models.scheduler import Bounds, Scheduler
 from .processor import Processor, Timing
-from .routes import errors, mcp, status, twins
+from .routes import error_pages, errors, mcp, openai, plain, sdapi, status, twins
+from .routes.callers import Callers
+from .routes.described import describe_without_defaults
+from .routes.doors import Manner
 from .routes.guard import Guard
 from .routes.intake import Intake
+from .routes.mcp_caller import user_of
+from .routes.request_ids import RequestIds
+from .routes.shortcut import Shortcut
 from .routes.spooling import Spooling
 from .routes.tools import Tools
 from .settings import Settings
+from .sharing import Sharing
 from .utils.allocator import give_back_large_blocks
+from .utils.key_file import read_key_file
 from .utils.logs import EventLog, set_up
 from .utils.model_files import read_definitions
 from .utils.retry import RetryPolicy
@@ -57,9 +65,11 @@ def create_app(
 
     Raises:
         BadBackend: a key or a certificate of the settings cannot be used.
+        BadKeyFile: the file with the keys of callers cannot be used.
 
     """
     settings = settings or Settings()
+    keys = _keys(settings)
     metrics, error_log, blobs = RequestMetrics(), ErrorLog(), Spool()
     if backends is None:
         backends = list(pool.clients(settings, clock=clock, blobs=blobs))
@@ -77,6 +87,7 @@ def create_app(
             order=settings.order,
             bounds=Bounds(
                 waiting=settings.max_waiting,
+                per_caller=settings.max_waiting_per_caller,
                 waiting_bytes=settings.max_waiting_mb * MIB,
                 waiting_disk_bytes=settings.max_waiting_disk_mb * MIB,
             ),
@@ -99,13 +110,24 @@ def create_app(
         blobs=blobs,
         warm=settings.warm,
     )
+    sharing = Sharing(
+        processor,
+        blobs,
+        merge=settings.merge,
+        cache_bytes=settings.cache_mb * MIB,
+        clock=clock,
+    )
+    processor.listen(sharing)
     tools = Tools(
         processor,
+        sharing,
         metrics,
         error_log,
         clock=clock,
         blobs=blobs,
         public_url=settings.public_url,
+        link_s=settings.link_s,
+        sign_links=bool(keys),
     )
     mcp_server = mcp.build(tools, wait_seconds=settings.wait_seconds)
     if extend_mcp is not None:
@@ -132,19 +154,36 @@ def create_app(
         lifespan=lifespan,
     )
     errors.install(app)
+    describe_without_defaults(app)
+    manner = Manner(longest=body_limit)
+    doors = openai.build(tools, manner)
+    app.router.routes.extend(doors)
+    app.router.routes.extend(sdapi.build(tools, processor, manner))
+    app.router.routes.extend(plain.build(tools, manner))
     app.include_router(status.build(processor, clock=clock))
+    app.include_router(error_pages.build())
     app.include_router(twins.build(tools), max_body_size=body_limit)
     app.router.routes.extend(mcp_app.routes)
+    app.add_middleware(Shortcut, routes=doors)
     app.add_middleware(Spooling, spool=blobs, longest=body_limit)
     app.add_middleware(Intake, longest=body_limit)
+    app.add_middleware(Callers, keys=keys, clock=clock, user=user_of)
     app.add_middleware(
         Guard,
         hosts=settings.allowed_hosts,
         origins=settings.allowed_origins,
         body_limit=body_limit,
     )
+    app.add_middleware(RequestIds)
     app.state.processor = processor
     return app
+
+
+def _keys(settings: Settings) -> dict[str, str]:
+    """Return the key of each caller."""
+    if settings.api_keys_file is not None:
+        return read_key_file(settings.api_keys_file)
+    return {name: key.get_secret_value() for name, key in settings.api_keys.items()}
 
 
 def _warn_of_unverified(settings: Settings) -> None:

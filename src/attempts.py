@@ -102,7 +102,7 @@ class Attempts:
             return
         backend = self._backends.get(job.backend)
         loads = backend is not None and not backend.loads_on_demand and not handle.pieces
-        if backend is None or (backend.stops_at_once(job.modality) and not loads):
+        if backend is None or (backend.stops_at_once(job.request) and not loads):
             task.cancel()
         else:
             self._scheduler.abandoned(job.id)
@@ -197,7 +197,8 @@ class Attempts:
     def _vacate(self, job_id: str, *, well: bool = False) -> None:
         del self.running[job_id]
         self._scheduler.ended(job_id, self._clock(), well=well)
-        self._wake()
+        if not self._scheduler.idle:
+            self._wake()
 
     # What follows a failure
 

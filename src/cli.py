@@ -52,6 +52,9 @@ Url = Annotated[
         envvar="IM_URL", help="Where the server answers; by default this machine and IM_PORT."
     ),
 ]
+Key = Annotated[
+    str | None, typer.Option("--key", envvar="IM_API_KEY", help="The key that the server asks for.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -125,7 +128,7 @@ def simulate(
 @mcp_app.callback(
     epilog="Examples: `inference-manager mcp`, `inference-manager mcp config --client vscode`"
 )
-def mcp(ctx: typer.Context, url: Url = None) -> None:
+def mcp(ctx: typer.Context, url: Url = None, key: Key = None) -> None:
     """Speak MCP on standard input and output.
 
     Passes everything on to the running server. When none runs on this machine, it becomes that
@@ -136,7 +139,7 @@ def mcp(ctx: typer.Context, url: Url = None) -> None:
         return
     from .commands import connect as command
 
-    command.bridge(url)
+    command.bridge(url, key)
 
 
 @mcp_app.command("config", epilog="Example: `inference-manager mcp config --client cursor`")
@@ -146,31 +149,32 @@ def mcp_config(
         typer.Option(help="The program that shall use this server."),
     ],
     url: Url = None,
+    key: Key = None,
 ) -> None:
     """Print what an MCP client needs to be told, with absolute paths."""
     from .commands import connect as command
 
-    command.print_config(command.Client(client), url)
+    command.print_config(command.Client(client), url, key)
 
 
 @app.command(epilog="Example: `inference-manager status --url http://gpu:8000 --json`")
-def status(url: Url = None, as_json: AsJson = False) -> None:
+def status(url: Url = None, key: Key = None, as_json: AsJson = False) -> None:
     """Show the queues and backends of the running server."""
     from .commands import show as command
 
-    command.status(url, as_json=as_json)
+    command.status(url, key, as_json=as_json)
 
 
 @models_app.callback(
     epilog="Examples: `inference-manager models --json`, `inference-manager models check`"
 )
-def models(ctx: typer.Context, url: Url = None, as_json: AsJson = False) -> None:
+def models(ctx: typer.Context, url: Url = None, key: Key = None, as_json: AsJson = False) -> None:
     """List the models that the running server may be asked for."""
     if ctx.invoked_subcommand is not None:
         return
     from .commands import show as command
 
-    command.models(url, as_json=as_json)
+    command.models(url, key, as_json=as_json)
 
 
 @models_app.command("check", epilog="Example: `inference-manager models check`")

@@ -1,11 +1,14 @@
 """What a caller holds of a job: its latest state, its end, and its pieces as they come."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Sequence
+from math import inf
+from typing import Self
 
 from .models.errors import DeadlineExceeded, InferenceManagerError, JobCancelled
 from .models.jobs import Job, JobState
-from .models.results import Chunk, Result
+from .models.results import Chunk, Result, TextDelta, pieces_of
 
 
 class JobHandle:
@@ -17,7 +20,9 @@ class JobHandle:
     def __init__(self, job: Job) -> None:
         self._job = job
         self._pieces: list[Chunk] = []
-        self._changed = asyncio.Event()
+        self._watching: list[asyncio.Future[None]] = []
+        self._awaiting_end: list[asyncio.Future[None]] = []
+        self._tails: list[Tail] = []
         self.delivered = False
         """Whether a caller has seen a piece of the present attempt; it then cannot be repeated."""
 
@@ -36,18 +41,29 @@ class JobHandle:
 
     @property
     def pieces(self) -> Sequence[Chunk]:
-        """The pieces of the present attempt so far."""
+        """The pieces of the present attempt so far; those of a result that was kept, if it was."""
+        if not self._pieces and self._job.result is not None:
+            return tuple(pieces_of(self._job.result))
         return self._pieces
 
     async def changed(self) -> None:
         """Wait until the job takes its next step or yields its next piece."""
-        await self._changed.wait()
+        await self._next(self._watching)
 
     async def settled(self) -> Job:
         """Wait for the end of the job and return its final state."""
         while not self._job.state.terminal:
-            await self._changed.wait()
+            await self._next(self._awaiting_end)
         return self._job
+
+    def tell_end(self, future: asyncio.Future[None]) -> None:
+        """Have a future done when the job ends; `forget` it when it does not matter any more."""
+        self._awaiting_end.append(future)
+
+    def forget(self, future: asyncio.Future[None]) -> None:
+        """Forget a future; harmless if it is not known."""
+        if future in self._awaiting_end:
+            self._awaiting_end.remove(future)
 
     async def result(self) -> Result:
         """Wait for the end of the job and return its result.
@@ -58,45 +74,147 @@ class JobHandle:
         """
         return result_of(await self.settled())
 
-    async def stream(self) -> AsyncGenerator[Chunk]:
-        """Yield the pieces as they come.
+    def tail(self, *, limit: float = inf, overrun: Callable[[], None] | None = None) -> "Tail":
+        """Follow the pieces, from the first one of the present attempt on.
 
-        Once the first has been taken the attempt is not repeated: a failure is then final.
+        Once a piece has been taken the attempt is not repeated: a failure is then final.
+
+        Args:
+            limit: bytes that may come and not be taken.
+            overrun: called once when more have come, and again if that was taken.
+
+        """
+        tail = Tail(self, limit, overrun)
+        if not self._job.state.terminal:
+            self._tails.append(tail)
+        return tail
+
+    async def stream(self) -> AsyncGenerator[Chunk]:
+        """Yield the pieces as they come, to their end.
 
         Raises:
             InferenceManagerError: the job ended without success; see `result_of`.
 
         """
-        at = 0
-        while True:
-            while at < len(self._pieces):
-                self.delivered = True
-                yield self._pieces[at]
-                at += 1
-            if self._job.state.terminal:
-                result_of(self._job)
-                return
-            await self._changed.wait()
+        with self.tail() as tail:
+            while True:
+                for chunk in tail.take():
+                    yield chunk
+                if not tail.waiting:
+                    result_of(self._job)
+                    return
+                await tail.more()
 
     # For the processor
 
     def update(self, job: Job) -> None:
         """Take the job's next step."""
         self._job = job
+        if job.state.terminal:
+            _wake(self._awaiting_end)
         self._announce()
 
     def begin(self) -> None:
         """Forget the pieces of an attempt that failed before anybody saw them."""
         self._pieces.clear()
+        for tail in self._tails:
+            tail.forget()
 
     def push(self, chunk: Chunk) -> None:
         """Add a piece."""
+        for tail in tuple(self._tails):
+            tail.put(chunk)
+        if isinstance(chunk, TextDelta) and chunk.event:
+            chunk = TextDelta(chunk.text, chunk.reasoning, chunk.choice, chunk.calls)
         self._pieces.append(chunk)
         self._announce()
 
+    def unfollow(self, tail: "Tail") -> None:
+        """Let go of one who follows; harmless if it is not there."""
+        if tail in self._tails:
+            self._tails.remove(tail)
+
     def _announce(self) -> None:
-        changed, self._changed = self._changed, asyncio.Event()
-        changed.set()
+        if self._watching:
+            _wake(self._watching)
+        for tail in self._tails:
+            tail.poke()
+
+    async def _next(self, waiting: list[asyncio.Future[None]]) -> None:
+        future = asyncio.get_running_loop().create_future()
+        waiting.append(future)
+        try:
+            await future
+        finally:
+            if future in waiting:
+                waiting.remove(future)
+
+
+class Tail:
+    """What one caller has not taken yet of a job's pieces."""
+
+    def __init__(self, handle: JobHandle, limit: float, overrun: Callable[[], None] | None) -> None:
+        self._handle = handle
+        self._limit = limit
+        self._overrun = overrun
+        self._pieces: deque[Chunk] = deque(handle.pieces)
+        self._size = 0
+        self._told = False
+        self._waking: asyncio.Future[None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Tail of {self._handle.id} [{len(self._pieces)} pieces, {self._size} bytes]>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._handle.unfollow(self)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether anything is left to be taken, now or later."""
+        return bool(self._pieces) or not self._handle.job.state.terminal
+
+    def take(self) -> Sequence[Chunk]:
+        """Take all pieces that are there."""
+        taken = tuple(self._pieces)
+        if taken:
+            self._handle.delivered = True
+            self.forget()
+        return taken
+
+    async def more(self) -> None:
+        """Wait for the next piece, for the job's next step, or to be poked."""
+        if not self._pieces:
+            self._waking = asyncio.get_running_loop().create_future()
+            await self._waking
+
+    def poke(self) -> None:
+        """Wake whoever waits."""
+        if self._waking is not None and not self._waking.done():
+            self._waking.set_result(None)
+
+    def put(self, chunk: Chunk) -> None:
+        """Add a piece."""
+        self._pieces.append(chunk)
+        self._size += chunk.size if isinstance(chunk, TextDelta) else 0
+        if self._size > self._limit and not self._told and self._overrun is not None:
+            self._told = True
+            self._overrun()
+
+    def forget(self) -> None:
+        """Forget what is there."""
+        self._pieces.clear()
+        self._size = 0
+        self._told = False
+
+
+def _wake(waiting: list[asyncio.Future[None]]) -> None:
+    for future in waiting:
+        if not future.done():
+            future.set_result(None)
+    waiting.clear()
 
 
 def result_of(job: Job) -> Result:

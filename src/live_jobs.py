@@ -22,7 +22,7 @@ class LiveJobs:
         self.handles: dict[str, JobHandle] = {}
         self._store = store
         self._clock = clock
-        self._listeners = tuple(listeners)
+        self.listeners = list(listeners)
 
     async def add(self, job: Job) -> JobHandle:
         """Store a new job and return its handle."""
@@ -74,7 +74,7 @@ class LiveJobs:
 
     def tell(self, event: Event) -> None:
         """Tell an event to all who listen."""
-        for listener in self._listeners:
+        for listener in self.listeners:
             try:
                 listener(event)
             except Exception:

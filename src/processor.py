@@ -25,12 +25,13 @@ from .models.errors import (
     UnknownModel,
 )
 from .models.events import Listener, Submitted
+from .models.forecast import starts_in
 from .models.jobs import Job, Level
 from .models.modality import Modality
 from .models.ports import Backend, Blobs, Clock, JobStore
 from .models.queues import Entry
 from .models.requests import InferenceRequest
-from .models.scheduler import Decision, Expire, Load, Scheduler, ShutDown, Start
+from .models.scheduler import Expire, Load, Scheduler, ShutDown, Start
 from .utils.retry import RetryPolicy
 from .watch import BackendState, BackendWatch
 
@@ -88,6 +89,10 @@ class Processor:
         self._new_id = new_id
         self._sequence = 0
         self._closing = False
+        self._overdue: list[str] = []
+        self._dozing = False
+        """Whether the dispatcher looks again by itself, within a second."""
+        self._tasks: asyncio.TaskGroup
         self._wake = asyncio.Event()
         self._loop: asyncio.Task[None] | None = None
         self._jobs = LiveJobs(store, clock=clock, listeners=listeners)
@@ -143,6 +148,7 @@ class Processor:
             UnknownModel: no backend offers the model for this modality.
             BackendUnseen: a backend that was not reached yet may offer it.
             InvalidInput: the model cannot do what the request asks for.
+            TooManyWaiting: as many jobs of this caller wait as may wait.
             QueueFull: as many jobs wait as may wait.
             Draining: the manager shuts down.
 
@@ -179,12 +185,16 @@ class Processor:
             deadline=job.deadline,
             size_bytes=request.size_bytes - (on_disk := sum(b.size for b in request.blobs)),
             disk_bytes=on_disk,
+            caller=caller,
         )
         self.scheduler.admit(entry)
         handle = await self._jobs.add(job)
         self.scheduler.restore(entry)
         self._jobs.tell(Submitted(job, self.scheduler.line.position(entry)))
-        self.wake()
+        if self.alive and self._dozing:  # no need to wake the dispatcher: it looks every second
+            self._dispatch()
+        if not self._dozing or self._overdue:
+            self.wake()
         return handle
 
     async def cancel(self, job_id: str) -> Job:
@@ -209,6 +219,10 @@ class Processor:
     def position(self, job_id: str) -> int | None:
         """How many waiting jobs go first; None if the job does not wait in line."""
         return self.scheduler.position(job_id)
+
+    def starts_in(self, job_id: str) -> float | None:
+        """About how many seconds pass before a waiting job starts; None if nobody can tell."""
+        return starts_in(self.scheduler, job_id, self._clock())
 
     def is_loading(self, model: str | None) -> bool:
         """Whether a backend brings this model into memory right now."""
@@ -246,6 +260,10 @@ class Processor:
         """Whether the dispatcher runs."""
         return self._loop is not None and not self._loop.done()
 
+    def listen(self, listener: Listener) -> None:
+        """Tell every event from now on to one more who listens."""
+        self._jobs.listeners.append(listener)
+
     def wake(self) -> None:
         """Have the dispatcher look again now."""
         self._wake.set()
@@ -279,42 +297,44 @@ class Processor:
             await self._store.close()
 
     async def _run(self) -> None:
-        async with asyncio.TaskGroup() as tasks:
+        async with asyncio.TaskGroup() as self._tasks:
             for backend in self._backends.values():
-                tasks.create_task(self._watch.run(backend), name=f"watch {backend.name}")
+                self._tasks.create_task(self._watch.run(backend), name=f"watch {backend.name}")
             while True:
                 self._wake.clear()
-                try:
-                    if not self._closing:
-                        await self._act(self.scheduler.next(self._clock()), tasks)
-                except Exception:
-                    logger.exception("the dispatcher failed to act and goes on")
+                self._dispatch()
+                while self._overdue:
+                    await self._end_early(self._overdue.pop(), self._expired)
                 await self._rest()
 
     async def _rest(self) -> None:
         now = self._clock()
         due = self.scheduler.wake_at(now)
         delay = None if due is None else min(max(due - now, 0.0), 1.0)
+        self._dozing = due is not None
         with suppress(TimeoutError):
             async with asyncio.timeout(delay):
                 await self._wake.wait()
 
-    async def _act(self, decisions: Sequence[Decision], tasks: asyncio.TaskGroup) -> None:
-        expired: list[str] = []
-        for decision in decisions:
-            match decision:
-                case Start():
-                    self._attempts.start(decision, tasks)
-                case Load():
-                    self.loads.start(decision, tasks)
-                case ShutDown():
-                    self.loads.shut_down(decision, tasks)
-                case Expire(job_id):
-                    expired.append(job_id)
-                case _:
-                    assert_never(decision)
-        for job_id in expired:
-            await self._end_early(job_id, self._expired)
+    def _dispatch(self) -> None:
+        """Act on what the scheduler decides now; the dispatcher ends what is overdue."""
+        if self._closing:
+            return
+        try:
+            for decision in self.scheduler.next(self._clock()):
+                match decision:
+                    case Start():
+                        self._attempts.start(decision, self._tasks)
+                    case Load():
+                        self.loads.start(decision, self._tasks)
+                    case ShutDown():
+                        self.loads.shut_down(decision, self._tasks)
+                    case Expire(job_id):
+                        self._overdue.append(job_id)
+                    case _:
+                        assert_never(decision)
+        except Exception:
+            logger.exception("the dispatcher failed to act and goes on")
 
     async def _end_early(self, job_id: str, step: Callable[[Job, float], Job]) -> Job:
         handle = self._jobs.handles.get(job_id)

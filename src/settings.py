@@ -24,6 +24,7 @@ from pydantic_settings import (
     YamlConfigSettingsSource,
 )
 
+from .models.keys import check_keys, read_keys
 from .models.modality import SLOW, Modality
 from .models.queues import priority_order
 
@@ -172,6 +173,15 @@ class Settings(BaseSettings):
     allowed_origins: NameList = Field(
         default=[], description="Web origins, besides our own, whose pages may call the server"
     )
+    api_keys: Annotated[dict[str, SecretStr], NoDecode] = Field(
+        default={}, description="Who may call, by name, each with a key; else everybody may"
+    )
+    api_keys_file: Path | None = Field(
+        default=None, description="A file that holds these keys, instead of the keys themselves"
+    )
+    link_s: Seconds = Field(
+        default=3600.0, description="How long addresses of results work that need no key"
+    )
     public_url: str = Field(
         default="", description="Address that links to results begin with; else the one called"
     )
@@ -203,6 +213,9 @@ class Settings(BaseSettings):
     max_waiting: Annotated[int, Field(ge=1)] = Field(
         default=10_000, description="How many jobs may wait"
     )
+    max_waiting_per_caller: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="How many jobs of one caller may wait"
+    )
     max_waiting_mb: Annotated[int, Field(ge=1)] = Field(
         default=512, description="How much their requests may hold in memory, in MiB"
     )
@@ -211,6 +224,15 @@ class Settings(BaseSettings):
     )
     keep_results_mb: Annotated[int, Field(ge=1)] = Field(
         default=256, description="How much finished jobs may hold in memory, in MiB"
+    )
+    merge: bool = Field(
+        default=False,
+        description="Whether a request is answered by the same one that is under way",
+    )
+    cache_mb: Annotated[int, Field(ge=0)] = Field(
+        default=0,
+        description="How much finished jobs may hold that answer the same request again, in MiB; "
+        "0: none does",
     )
     body_limit_mb: Annotated[int, Field(ge=1, le=1024)] = Field(
         default=32, description="The longest request body, in MiB"
@@ -272,7 +294,18 @@ class Settings(BaseSettings):
             return value
         return [part.strip() for part in value.split(",") if part.strip()]
 
-    @field_validator("log_file", "localai_api_key_file", mode="before")
+    @field_validator("api_keys", mode="before")
+    @classmethod
+    def _read_keys(cls, value: object) -> object:
+        return read_keys(value.split(",")) if isinstance(value, str) else value
+
+    @field_validator("api_keys")
+    @classmethod
+    def _check_keys(cls, value: dict[str, SecretStr]) -> dict[str, SecretStr]:
+        check_keys({name: key.get_secret_value() for name, key in value.items()})
+        return value
+
+    @field_validator("log_file", "localai_api_key_file", "api_keys_file", mode="before")
     @classmethod
     def _empty_is_none(cls, value: object) -> object:
         return None if value == "" else value
@@ -309,6 +342,8 @@ class Settings(BaseSettings):
                 )
         if self.localai_api_key is not None and self.localai_api_key_file is not None:
             raise ValueError("give either localai_api_key or localai_api_key_file")
+        if self.api_keys and self.api_keys_file is not None:
+            raise ValueError("give either api_keys or api_keys_file")
         for modality in Modality:
             if not self.connect_s < self.attempt_s[modality] <= self.deadline_s[modality]:
                 raise ValueError(f"{modality}: connect_s < attempt_s <= deadline_s must hold")

@@ -205,7 +205,7 @@ def _reset(writer: asyncio.StreamWriter) -> None:
 
 
 def _job_of(heard: Heard) -> str:
-    return heard.header("x-correlation-id") or ""
+    return (heard.header("x-correlation-id") or "").removeprefix("chatcmpl-")
 
 
 def _marked(heard: Heard, call: Call) -> bytes:

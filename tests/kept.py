@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterable
+from hashlib import sha256
 
 from src.models.blobs import Blob, Content
 from src.models.errors import UnknownJob
@@ -30,6 +31,9 @@ class DictBlobs:
 
     async def stream(self, content: Content) -> AsyncGenerator[bytes]:
         yield await self.read(content)
+
+    async def digest(self, content: Content) -> str:
+        return sha256(await self.read(content)).hexdigest()
 
     def open(self) -> "_Writer":
         return _Writer(self)

@@ -61,7 +61,7 @@ class Site:
         self.read_journal()
         seen: list[RequestRecord] = []
         for record in self.worked:
-            job_id, _, number = record.correlation_id.partition("#")
+            job_id, _, number = record.correlation_id.removeprefix("chatcmpl-").partition("#")
             unheard = record.ending == "completed" and self.front.calls[int(number)].left
             ending = "client_left" if unheard else record.ending
             seen.append(record.model_copy(update={"correlation_id": job_id, "ending": ending}))

@@ -349,6 +349,37 @@ def test_status_as_json_holds_what_the_routes_answer(demonstration: str) -> None
     assert shown["queues"]["waiting"] == 0
 
 
+@pytest.fixture(scope="module")
+def locked() -> Generator[str]:
+    """The address of a server that asks for keys."""
+    with Simulator(SimulatorConfig(speed=0)) as simulator:
+        settings = Settings(localai_url=simulator.url, api_keys="ann=sesame", log_file=None)  # type: ignore[arg-type]
+        with RunningServer(create_app(settings)) as server:
+            yield server.url
+
+
+@pytest.mark.parametrize("command_name", ["status", "models"])
+def test_a_server_that_asks_for_a_key_gets_it(command_name: str, locked: str) -> None:
+    assert invoke(command_name, "--url", locked, "--key", "sesame").code == 0
+    assert invoke(command_name, IM_URL=locked, IM_API_KEY="sesame").code == 0
+
+
+@pytest.mark.parametrize("words", [("status",), ("models",), ("models", "--key", "canary-key")])
+def test_without_the_right_key_a_command_ends_with_4(words: Sequence[str], locked: str) -> None:
+    shown = invoke(*words, "--url", locked)
+
+    assert shown.code == 4
+    assert "give it with --key or IM_API_KEY" in shown.err
+    assert "canary" not in shown.err
+
+
+def test_a_key_that_no_header_can_hold_is_wrong_usage(locked: str) -> None:
+    shown = invoke("status", "--url", locked, "--key", "canary key")
+
+    assert shown.code == 2
+    assert "canary" not in shown.err
+
+
 def test_models_lists_what_each_model_is_for(demonstration: str) -> None:
     shown = invoke("models", IM_URL=demonstration)
     listed = json.loads(invoke("models", "--json", IM_URL=demonstration).out)
@@ -609,7 +640,7 @@ def test_serve_can_have_the_simulator_behind_it_and_warns_of_both(tmp_path: Path
 
     assert "simulated LocalAI" in shown
     assert "no model is involved" in errors
-    assert "no authentication yet" in errors
+    assert "no key is asked for" in errors
     assert process.returncode == 0
 
 
@@ -727,6 +758,16 @@ def test_mcp_becomes_the_server_when_none_runs_and_says_nothing_but_the_protocol
     assert rest == ""
     assert process.returncode == 0
     assert troubles(errors) == []
+
+
+def test_mcp_shows_the_key_to_a_server_that_asks_for_one(tmp_path: Path, locked: str) -> None:
+    with started(tmp_path, "mcp", IM_URL=locked, IM_API_KEY="sesame") as process:
+        shake_hands(process)
+        assert "txt2txt" in tools_of(process)
+
+    stranger = run(tmp_path, "mcp", IM_URL=locked)
+    assert stranger.returncode == 4
+    assert "give it with --key or IM_API_KEY" in stranger.stderr
 
 
 def test_mcp_bridges_to_the_running_server(tmp_path: Path, demonstration: str) -> None:
@@ -867,6 +908,14 @@ def test_mcp_config_prints_json_with_absolute_paths(client: str, key: str) -> No
     assert entry["env"]["LOCALAI_URL"] == "http://gpu:8080"
     assert Path(entry["env"]["IM_MODELS_DIR"]).is_absolute()
     assert Path(entry["env"]["IM_LOG_FILE"]).is_absolute()
+
+
+def test_mcp_config_shows_where_the_key_goes_and_not_the_key() -> None:
+    shown = invoke("mcp", "config", "--client", "cursor", IM_API_KEY="canary-key")
+
+    entry = json.loads(shown.out)["mcpServers"]["inference-manager"]
+    assert entry["env"]["IM_API_KEY"] == "KEY"
+    assert "canary" not in shown.out + shown.err
 
 
 def test_mcp_config_for_claude_code_is_a_command() -> None:

@@ -15,9 +15,10 @@ from src.commands.terminal import Failure
         ("backends: [{url: http://gpu, key: two words}]", "IM_BACKENDS"),
         ("backends: [{url: https://gpu, ca_bundle: nowhere}]", "IM_BACKENDS"),
         ("localai_api_key_file: nowhere", "IM_LOCALAI_API_KEY_FILE"),
+        ("api_keys_file: nowhere", "IM_API_KEYS_FILE"),
     ],
 )
-def test_a_bad_backend_may_be_mended_in_the_environment_or_in_the_file(
+def test_what_no_application_can_be_made_of_may_be_mended_in_the_environment_or_in_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: str, change: str
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -38,6 +38,7 @@ from src.models.jobs import TRANSITIONS
 from src.models.modality import Modality
 from src.models.queues import priority_order
 from src.routes import errors, figures, overview, status, tools, views
+from src.routes.error_pages import MEANINGS, ErrorPage
 from src.settings import BackendSettings, Settings
 from src.simulator.config import SimulatorConfig
 from src.simulator.serve import Simulator
@@ -53,6 +54,8 @@ ANY_PORT = "http://127.0.0.1:0"
 
 NOT_RUN = ("it installs packages", "it needs Claude Code", "it needs the tools of the development")
 """Reasons that are good enough."""
+OUR_OWN = {"IM_URL", "IM_API_KEY"}
+"""Variables that say where the server is and show who asks; they are no settings of it."""
 OTHER_PROGRAMS = {"claude"}
 SERVES = "runs until stopped"
 LANGUAGES = {"bash", "console", "json", "yaml", "python", "mermaid", ""}
@@ -425,6 +428,8 @@ def connections() -> Iterator[Connection]:
 
 
 CONNECTIONS = list(connections())
+SHOWN = {"Authorization": "Bearer KEY"}
+"""The headers that may stand in a client's settings."""
 
 
 @pytest.mark.parametrize("connection", CONNECTIONS, ids=lambda one: one.where)
@@ -434,8 +439,9 @@ def test_a_client_is_told_what_clients_understand(connection: Connection) -> Non
             assert others.keys() <= {"type", "env"}
             assert others.get("type", "stdio") == "stdio"
             for variable in others.get("env", {}):
-                assert variable in {row[1].strip("`") for row in reference.settings()}
+                assert variable in {row[1].strip("`") for row in reference.settings()} | OUR_OWN
         case {"url": "http://127.0.0.1:8000/mcp", **others}:
+            assert others.pop("headers", SHOWN) == SHOWN
             assert others in ({}, {"type": "http"})
         case _:
             raise AssertionError(f"{connection.where}: neither stdio nor HTTP")
@@ -500,17 +506,18 @@ def test_the_errors_are_those_of_the_code() -> None:
     documented = tables(page("errors.md"))["Codes"]
 
     real = [
-        (code(kind.code), str(number), reference.attempts(kind))
+        (code(kind.code), str(number), reference.attempts(kind), *MEANINGS[kind.code])
         for kind, number in errors.STATUS.items()
         if kind is not tree.Refused  # never raised itself
     ]
-    assert sorted(row[:3] for row in documented) == sorted(real)
+    assert sorted(documented) == sorted(real)
 
 
 def test_what_never_becomes_a_job_is_answered_as_the_page_says() -> None:
     documented = tables(page("errors.md"))["Requests that never became a job"]
 
-    for name, number, _ in documented[:-1]:
+    assert [row[2:] for row in documented] == [MEANINGS[row[0].strip("`")] for row in documented]
+    for name, number, *_ in documented[:-1]:
         body = json.loads(bytes(errors.plain(int(number), "").body))
         assert code(body["error"]["code"]) == name
     assert code(json.loads(bytes(errors.plain(418, "").body))["error"]["code"]) == documented[-1][0]
@@ -527,7 +534,7 @@ def api() -> Mapping[str, Any]:
 
 
 def test_the_routes_are_those_of_the_code() -> None:
-    documented = re.findall(r"^### ((?:GET|POST) \S+)$", page("http.md"), re.MULTILINE)
+    documented = re.findall(r"^### ((?:GET|POST|DELETE) \S+)$", page("http.md"), re.MULTILINE)
 
     real = [f"{method.upper()} {path}" for path, ops in api()["paths"].items() for method in ops]
     assert sorted(documented) == sorted(real)
@@ -540,8 +547,9 @@ def test_bodies_and_queries_are_those_of_the_code() -> None:
             route = f"{method.upper()} {path}"
             schemas = described["components"]["schemas"]
             if "requestBody" in operation:
-                schema = operation["requestBody"]["content"]["application/json"]["schema"]
-                schema = schemas[schema["$ref"].rpartition("/")[2]]
+                taken = operation["requestBody"]["content"]
+                schema = taken.get("application/json", taken.get("multipart/form-data"))["schema"]
+                schema = schemas[schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
             else:
                 queries = [one for one in operation.get("parameters", ()) if one["in"] == "query"]
                 schema = {
@@ -553,15 +561,18 @@ def test_bodies_and_queries_are_those_of_the_code() -> None:
 
 
 def test_the_statuses_are_those_of_the_code() -> None:
-    documented = {row[0] for row in tables(page("http.md"))["Statuses"]}
+    known = tables(page("http.md"))
+    documented = {row[0] for row in known["Statuses"]}
+    others = {row[0] for name in OTHER_STATUSES for row in known[name]}
 
     for path, operations in api()["paths"].items():
         for operation in operations.values():
             possible = set(operation["responses"])
             generates = path.removeprefix("/mcp/") in {*Modality}
-            assert possible == documented if generates else possible <= documented, path
+            assert possible == documented if generates else possible <= documented | others, path
 
 
+OTHER_STATUSES = ("Signed addresses", "Statuses of the doors")
 ANSWERS: Mapping[str, type[BaseModel]] = {
     "A job": views.JobView,
     "A picture": views.ImageView,
@@ -581,6 +592,7 @@ ANSWERS: Mapping[str, type[BaseModel]] = {
     "A paused model": overview.PauseView,
     "A quarantined job": overview.QuarantinedView,
     "The machine": overview.SystemView,
+    "GET /errors/{code}": ErrorPage,
     "GET /mcp/list_models": tools.ModelList,
     "A model": tools.ModelView,
     "GET /mcp/get_request_metrics": figures.RequestFigures,

@@ -116,8 +116,8 @@ class _Breaks:
         yield TextDelta("of it")
         yield Finish("stop")
 
-    def stops_at_once(self, modality: Modality) -> bool:
-        return modality is TEXT
+    def stops_at_once(self, request: InferenceRequest) -> bool:
+        return request.modality is TEXT
 
     async def load(self, model: str) -> None:
         assert model == "m"

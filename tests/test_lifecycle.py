@@ -727,7 +727,7 @@ class Deaf:
             self.letting_go.set()
             await self.let_go.wait()
 
-    def stops_at_once(self, modality: Modality) -> bool:  # noqa: ARG002
+    def stops_at_once(self, request: InferenceRequest) -> bool:  # noqa: ARG002
         return True
 
     async def load(self, model: str) -> None:

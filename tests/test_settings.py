@@ -70,6 +70,41 @@ def test_a_key_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "canary-key" not in repr(backend)
 
 
+def test_callers_and_their_keys_are_written_with_commas_or_as_a_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IM_API_KEYS", "ann=canary-key, bob=a=b")
+    written = Settings()
+    monkeypatch.delenv("IM_API_KEYS")
+    (tmp_path / "config.yaml").write_text("api_keys: {ann: canary-key, bob: a=b}\n")
+
+    assert written.api_keys == Settings().api_keys
+    assert written.api_keys["bob"].get_secret_value() == "a=b"
+    assert "canary-key" not in repr(written)
+
+
+@pytest.mark.parametrize(
+    ("keys", "file", "says"),
+    [
+        ("canary-key", "", "entry 1 must look like name=key"),
+        ("ann=canary-key,bob=canary-key", "", "two names have the same key"),
+        ("two words=canary-key", "", "name 1 must be letters"),
+        ("ann=canary-key", "keys.txt", "give either api_keys or api_keys_file"),
+    ],
+)
+def test_keys_of_callers_that_cannot_be_are_refused_and_not_shown(
+    keys: str, file: str, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IM_API_KEYS", keys)
+    monkeypatch.setenv("IM_API_KEYS_FILE", file)
+
+    with pytest.raises(ValidationError) as refused:
+        Settings()
+
+    assert says in str(refused.value)
+    assert "canary-key" not in str(refused.value)
+
+
 def test_modalities_that_the_order_does_not_name_follow_as_usual() -> None:
     first, *others = reversed(priority_order)
 

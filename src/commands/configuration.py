@@ -14,6 +14,7 @@ from pydantic_settings import SettingsError
 from ..models.catalog import ModelDefinition
 from ..pool import BadBackend
 from ..settings import BackendSettings, Settings
+from ..utils.key_file import BadKeyFile
 from ..utils.model_files import BadModelFile, read_definitions
 from .terminal import Failure
 
@@ -77,7 +78,7 @@ def make_app(settings: Settings) -> FastAPI:
 
 @contextmanager
 def backends_named() -> Generator[None]:
-    """Say which setting keeps a backend from being made.
+    """Say which setting keeps a backend, or the whole application, from being made.
 
     Raises:
         Failure: one does.
@@ -85,7 +86,7 @@ def backends_named() -> Generator[None]:
     """
     try:
         yield
-    except BadBackend as error:
+    except (BadBackend, BadKeyFile) as error:
         raise Failure(f"{_flat(error)}; change {variable(error.setting)} or config.yaml") from error
 
 

@@ -18,7 +18,7 @@ from ..routes.stdio import NoServer, serve_stdio
 from ..settings import Settings
 from .configuration import make_app, read_settings
 from .hosting import LOOPBACK, PortTaken, interruptible, is_loopback, listen, served, url_of
-from .remote import base, find, unreachable
+from .remote import Remote, base, find, presenting, unreachable
 from .terminal import ExitCode, Failure, say, warn
 
 _RACE_S = 15.0
@@ -34,10 +34,11 @@ class Client(StrEnum):
     CURSOR = "cursor"
 
 
-def bridge(url: str | None) -> None:
+def bridge(url: str | None, key: str | None) -> None:
     """Connect standard input and output with the running server, or become that server."""
     settings = read_settings()
     url = base(url or f"http://{LOOPBACK}:{settings.port}")
+    headers = presenting(key)
     with interruptible(), ExitStack() as stack:
 
         def seek() -> str:
@@ -48,8 +49,10 @@ def bridge(url: str | None) -> None:
                 raise NoServer(str(failure)) from failure
 
         try:
-            anyio.run(serve_stdio, f"{_server_at(url, stack)}/mcp", seek)
+            anyio.run(serve_stdio, f"{_server_at(url, stack)}/mcp", seek, headers)
         except MCPError as error:
+            with Remote(url, key=key) as remote:
+                remote.download("/mcp/list_models")  # which says in words what it refuses
             raise Failure(str(error), ExitCode.UNREACHABLE) from error
 
 
@@ -82,7 +85,7 @@ def _become_server(url: str, stack: ExitStack) -> str:
     return url_of(listener)
 
 
-def print_config(client: Client, url: str | None) -> None:
+def print_config(client: Client, url: str | None, key: str | None) -> None:
     """Print what a client wants to have written where, with absolute paths."""
     settings = read_settings()
     environment = {
@@ -95,6 +98,9 @@ def print_config(client: Client, url: str | None) -> None:
         environment["IM_URL"] = base(url)
     elif settings.port != type(settings).model_fields["port"].default:
         environment["IM_PORT"] = str(settings.port)
+    if key is not None:
+        environment["IM_API_KEY"] = "KEY"
+        warn("The key is not printed; write it where KEY stands.")
     command, *arguments = _own_command()
     entry = {"command": command, "args": [*arguments, "mcp"], "env": environment}
     match client:

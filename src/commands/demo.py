@@ -69,6 +69,8 @@ def _settings(backend: str, port: int | None, output: Path) -> Settings:
         host=LOOPBACK,
         port=port,
         public_url="",
+        api_keys="",
+        api_keys_file="",
         models_dir=output / "models",
         log_file=output / "app.log",
         log_console=False,

@@ -12,6 +12,7 @@ from ..routes.status import Health
 from .terminal import ExitCode, Failure, program
 
 SERVICE = "inference-manager"
+KEY_WANTED = "it asks for a key that it knows; give it with --key or IM_API_KEY"
 _REFUSALS = frozenset({401, 403, 421, 429, 503})
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -19,9 +20,11 @@ _Model = TypeVar("_Model", bound=BaseModel)
 class Remote:
     """A running server, reached at its address."""
 
-    def __init__(self, url: str, *, patience: float = 5.0) -> None:
+    def __init__(self, url: str, *, key: str | None = None, patience: float = 5.0) -> None:
         self.url = base(url)
-        self._http = httpx2.Client(base_url=self.url, timeout=patience, trust_env=False)
+        self._http = httpx2.Client(
+            base_url=self.url, headers=presenting(key), timeout=patience, trust_env=False
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -92,6 +95,20 @@ def base(url: str) -> str:
     return address
 
 
+def presenting(key: str | None) -> dict[str, str]:
+    """Return the headers that present a key.
+
+    Raises:
+        Failure: no header can hold it.
+
+    """
+    if key is None:
+        return {}
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise Failure("--key or IM_API_KEY must be visible ASCII characters", ExitCode.USAGE)
+    return {"Authorization": f"Bearer {key}"}
+
+
 @dataclass(frozen=True, slots=True)
 class Seen:
     """What was found at an address: a server of ours, or at least somebody who answers."""
@@ -125,6 +142,8 @@ def unreachable(url: str) -> Failure:
 
 def _said(answer: httpx2.Response) -> str:
     """Take the message and the hint out of an error answer."""
+    if answer.status_code == 401:
+        return KEY_WANTED
     try:
         error = ErrorBody.model_validate_json(answer.content).error
     except ValidationError:

@@ -43,10 +43,10 @@ def serve(*, simulated: bool, **overrides: Any) -> None:
         settings = read_settings(**overrides)
         app = make_app(settings)
         listener = stack.enter_context(_listen(settings))
-        if not is_loopback(settings.host):
+        if not (is_loopback(settings.host) or settings.api_keys or settings.api_keys_file):
             warn(
                 f"warning: every machine that reaches {settings.host} may use this server; "
-                f"there is no authentication yet"
+                f"no key is asked for (api_keys)"
             )
         url = url_of(listener)
 

@@ -45,9 +45,9 @@ def server_url(url: str | None) -> str:
     return url or f"http://{LOOPBACK}:{read_settings().port}"
 
 
-def status(url: str | None, *, as_json: bool) -> None:
+def status(url: str | None, key: str | None, *, as_json: bool) -> None:
     """Show how a running server is."""
-    with Remote(server_url(url)) as remote:
+    with Remote(server_url(url), key=key) as remote:
         shown = Status(
             url=remote.url,
             health=remote.get("/health", Health),
@@ -88,9 +88,9 @@ def status(url: str | None, *, as_json: bool) -> None:
     say(*table(backends), "", *table(queues))
 
 
-def models(url: str | None, *, as_json: bool) -> None:
+def models(url: str | None, key: str | None, *, as_json: bool) -> None:
     """List the models that a running server may be asked for."""
-    with Remote(server_url(url)) as remote:
+    with Remote(server_url(url), key=key) as remote:
         listed = remote.get("/mcp/list_models", ModelList)
     if as_json:
         say_json(listed)

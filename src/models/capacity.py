@@ -336,6 +336,11 @@ class Capacity:
 
     # What is known
 
+    @property
+    def up(self) -> Sequence[str]:
+        """The backends that answer."""
+        return [name for name in self._backends if self.is_up(name)]
+
     def is_up(self, backend: str) -> bool:
         """Whether the backend answers."""
         return self._backends[backend].up

@@ -21,6 +21,7 @@ _CONTENT = frozenset({"model", "question", "lyrics", *MEDIA}).union(
 )
 """Fields that say what is wanted rather than how; no definition gives them a default."""
 _NEVER_REPORTED = (Modality.IMG2IMG, Modality.INPAINT)
+_INSTEAD = {Modality.INPAINT: "; without a mask the whole picture is changed, by img2img"}
 
 
 _UNSEEN_S = 10.0
@@ -151,9 +152,8 @@ class Catalog:
                 retry_after=_UNSEEN_S,
             )
         if name is None and not suited:
-            raise UnknownModel(
-                f"no model for {modality} is offered", hint=self._how_to_map(modality)
-            )
+            hint = self._how_to_map(modality) + _INSTEAD.get(modality, "")
+            raise UnknownModel(f"no model for {modality} is offered", hint=hint)
         name = name or suited[0]
         uses = self.modalities(name)
         if name not in self._offered:
@@ -162,6 +162,7 @@ class Catalog:
             raise UnknownModel("the backend does not offer this model", nearest=nearest, hint=hint)
         if uses is not None and modality not in uses:
             hint = f"models for it: {', '.join(suited[:5])}" if suited else self._define(name)
+            hint += _INSTEAD.get(modality, "")
             raise UnknownModel(
                 f"the model {name} is not for {modality}", nearest=suited[:5], hint=hint
             )

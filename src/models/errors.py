@@ -6,10 +6,15 @@
     ├── InvalidInput            the caller's request cannot be carried out as it stands
     ├── UnknownModel            no backend offers this model for this modality
     ├── UnknownJob              no job has this id, or it was forgotten
+    ├── Unauthenticated         there is no key, or it is nobody's
+    ├── WrongSignature          this server has not signed the address
+    ├── AddressExpired          it has, but its time is over
     ├── InvalidTransition       the job's life cycle has no such step
     ├── StaleJob                somebody else changed the job first
+    ├── IdempotencyConflict     the request's key was used for another request
     ├── Refused                 not taken in now; `retry_after` says when to try again
     │   ├── QueueFull
+    │   ├── TooManyWaiting
     │   ├── BackendUnseen
     │   └── Draining
     ├── DeadlineExceeded        the job's time ran out before it could finish
@@ -24,6 +29,7 @@
         ├── ModelCrashed        the model's process died; the server itself lives
         ├── BackendFailed       it said: internal error (500)
         ├── BackendRejected     it refuses this request for good (4xx)
+        │   └── NotOffered      it has no such service: not every LocalAI has
         ├── BackendUnauthorised it refuses our key (401, 403)
         └── BackendProtocolError    its answer is not what the protocol promises
             ├── StreamCut       a stream ended before its end
@@ -80,6 +86,30 @@ class UnknownJob(InferenceManagerError):
 
     code = "job_not_found"
 
+    @classmethod
+    def of_that_id(cls) -> "UnknownJob":
+        """Say it of a job's id, with the same words to those whose job it is not."""
+        hint = "ids are kept while the server runs, finished jobs until room is needed"
+        return cls("there is no job with this id", hint=hint)
+
+
+class Unauthenticated(InferenceManagerError):
+    """There is no key, or it is nobody's."""
+
+    code = "invalid_api_key"
+
+
+class WrongSignature(InferenceManagerError):
+    """The address was not signed by this server, or was changed afterwards."""
+
+    code = "wrong_signature"
+
+
+class AddressExpired(InferenceManagerError):
+    """The signed address was good for a while, and is not any more."""
+
+    code = "address_expired"
+
 
 class InvalidTransition(InferenceManagerError):
     """The job's life cycle has no such step."""
@@ -93,6 +123,12 @@ class StaleJob(InferenceManagerError):
     code = "stale_job"
 
 
+class IdempotencyConflict(InferenceManagerError):
+    """The key that came with the request was used for another request."""
+
+    code = "idempotency_conflict"
+
+
 class Refused(InferenceManagerError):
     """The job was not taken in; `retry_after` says when to try again."""
 
@@ -101,6 +137,12 @@ class QueueFull(Refused):
     """As many jobs wait as may wait."""
 
     code = "queue_full"
+
+
+class TooManyWaiting(Refused):
+    """As many jobs of one caller wait as may wait."""
+
+    code = "rate_limit_exceeded"
 
 
 class BackendUnseen(Refused):
@@ -224,6 +266,12 @@ class BackendRejected(BackendError):
     """It refuses this request for good."""
 
     code = "backend_rejected"
+
+
+class NotOffered(BackendRejected):
+    """It has no such service: not every LocalAI has."""
+
+    code = "not_offered"
 
 
 class BackendUnauthorised(BackendError):

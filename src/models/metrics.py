@@ -46,7 +46,7 @@ def sanitised(request: InferenceRequest) -> Mapping[str, Parameter]:
     told: dict[str, Parameter] = {}
     lengths = request.lengths()
     for name, value in request:
-        if name == "model" or value is None:
+        if name == "model" or value in (None, (), {}):
             continue
         if isinstance(value, int | float):
             told[name] = value

@@ -41,7 +41,7 @@ class Backend(Protocol):
         """
         ...
 
-    def stops_at_once(self, modality: Modality) -> bool:
+    def stops_at_once(self, request: InferenceRequest) -> bool:
         """Whether the engine stops when its caller hangs up, rather than working on unseen."""
         ...
 
@@ -109,6 +109,10 @@ class Blobs(Protocol):
 
     def stream(self, content: Content) -> AsyncGenerator[bytes]:
         """Yield the bytes in pieces; raises as `read`."""
+        ...
+
+    async def digest(self, content: Content) -> str:
+        """Return the SHA-256 of the bytes in hexadecimal; raises as `read`."""
         ...
 
     def open(self) -> BlobWriter:

@@ -61,6 +61,7 @@ class Entry:
         deadline: seconds since 1970 after which nobody wants the result.
         size_bytes: room that its request takes in memory.
         disk_bytes: room that its request's blobs take on disk.
+        caller: whose job it is.
 
     """
 
@@ -73,6 +74,7 @@ class Entry:
     deadline: float
     size_bytes: int = 0
     disk_bytes: int = 0
+    caller: str = "anonymous"
 
 
 class Line:

@@ -6,16 +6,23 @@ writes the blob's reference in its place before the request is submitted, so eve
 doors sees one form only, and a waiting job holds no picture in memory.
 """
 
+import json
 import re
-from collections.abc import Callable
-from typing import Annotated, ClassVar, Literal, Self, cast
+from collections.abc import Callable, Generator
+from functools import cached_property
+from typing import Annotated, Any, ClassVar, Literal, Self, cast
 
 from pydantic import (
     AliasChoices,
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
+    JsonValue,
     StringConstraints,
+    Tag,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
     field_validator,
     model_validator,
 )
@@ -40,6 +47,23 @@ Picture = Annotated[str, StringConstraints(min_length=1, max_length=MAX_IMAGE_TE
 Recording = Annotated[str, StringConstraints(min_length=1, max_length=MAX_AUDIO_TEXT)]
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Side = Annotated[int, Field(ge=MIN_SIDE, le=MAX_SIDE)]
+Tokens = Annotated[
+    tuple[Annotated[int, Field(ge=0, le=10_000_000)], ...],
+    Field(min_length=1, max_length=100_000),
+]
+
+
+def _plain(value: object, read: ValidatorFunctionWrapHandler) -> dict[str, JsonValue]:
+    """Take what JSON can hold. Of the rest nothing is told: even keys are the caller's."""
+    try:
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+        return cast("dict[str, JsonValue]", read(value))
+    except (TypeError, ValueError, RecursionError):
+        raise ValueError("must be an object that JSON can hold") from None
+
+
+Further = Annotated[dict[str, JsonValue], WrapValidator(_plain)]
+"""Fields that mean nothing here and are handed on as they are."""
 
 
 def _fields(data: object) -> dict[str, object]:
@@ -81,8 +105,13 @@ def _length(value: object, of_text: Callable[[str], int]) -> int:
             return of_text(value)
         case tuple() | list():
             return sum(_length(one, of_text) for one in cast("list[object]", value))
+        case dict():
+            pairs = cast("dict[str, object]", value).items()
+            return sum(len(key) + _length(one, of_text) for key, one in pairs)
         case Message():
-            return of_text(value.content)
+            return _length(value.content, of_text) + _length(value.more, of_text)
+        case TextPart():
+            return of_text(value.text)
         case _:
             return 0
 
@@ -107,16 +136,73 @@ class _Request(BaseModel):
         """Return how many characters the texts of each field have, or bytes its blobs."""
         return {name: _length(value, _room if name in MEDIA else len) for name, value in self}
 
-    @property
+    def __copy__(self) -> Self:
+        """Copy the fields, to be changed perhaps, but not what was found out about them."""
+        copied = super().__copy__()
+        for found_out in ("size_bytes", "blobs"):
+            vars(copied).pop(found_out, None)
+        return copied
+
+    def __iter__(self) -> Generator[tuple[str, Any], None, None]:
+        """Yield the fields, and not what was found out about them."""
+        for name in type(self).model_fields:
+            yield name, getattr(self, name)
+
+    @cached_property
     def size_bytes(self) -> int:
         """About how much room the request takes: the length of all its texts and blobs."""
         return sum(self.lengths().values())
 
-    @property
+    @cached_property
     def blobs(self) -> tuple[Blob, ...]:
         """The pictures and recordings of the request that are kept as blobs."""
         texts = (text for name, value in self if name in MEDIA for text in _texts(value))
         return tuple(blob for text in texts if (blob := Blob.referred_to(text)) is not None)
+
+
+class TextPart(BaseModel):
+    """A part of a message: words."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    type: Literal["text"] = "text"
+    text: Text
+
+
+class ImagePart(BaseModel):
+    """A part of a message: one of the pictures of the request."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    type: Literal["image"] = "image"
+    image: Annotated[int, Field(ge=0, le=63, description="Which of `images`, counted from 0")]
+
+
+def text_or_parts(value: object) -> str:
+    """Tell the form of a content, so that an error is about what was meant."""
+    return "<parts>" if isinstance(value, tuple | list) else "<text>"
+
+
+def type_of_part(value: object) -> str:
+    """Tell the type of a part, be it a value or not checked yet."""
+    told: object = getattr(value, "type", "")
+    if isinstance(value, dict):
+        told = cast("dict[str, object]", value).get("type", "")
+    return f"<{told}>" if isinstance(told, str) else "<>"
+
+
+Part = Annotated[
+    Annotated[TextPart, Tag("<text>")] | Annotated[ImagePart, Tag("<image>")],
+    Discriminator(
+        type_of_part,
+        custom_error_type="part_type",
+        custom_error_message="a part must have a type, text or image",
+    ),
+]
+Parts = Annotated[tuple[Part, ...], Field(max_length=1000)]
+Content = Annotated[
+    Annotated[Text, Tag("<text>")] | Annotated[Parts, Tag("<parts>")], Discriminator(text_or_parts)
+]
 
 
 class Message(BaseModel):
@@ -124,8 +210,31 @@ class Message(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
-    role: Literal["system", "developer", "user", "assistant", "tool"] = "user"
-    content: Text
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"] = "user"
+    content: Content
+    more: Further = Field(
+        default={},
+        description="Further fields, handed on as they are: `name`, `tool_calls`, `tool_call_id`",
+    )
+
+    @property
+    def words(self) -> str:
+        """What is said, without pictures."""
+        if isinstance(self.content, str):
+            return self.content
+        return "\n".join(part.text for part in self.content if isinstance(part, TextPart))
+
+    @property
+    def images(self) -> tuple[int, ...]:
+        """The numbers of the pictures that are shown."""
+        if isinstance(self.content, str):
+            return ()
+        return tuple(part.image for part in self.content if isinstance(part, ImagePart))
+
+    @property
+    def silent(self) -> bool:
+        """Whether nothing is said, shown or called."""
+        return not (self.words.strip() or self.images or self.more.get("tool_calls"))
 
 
 class _Sampling(_Request):
@@ -151,7 +260,36 @@ class _Sampling(_Request):
         return [stop] if isinstance(stop, str) else stop
 
 
-class Txt2TxtRequest(_Sampling):
+class _Answered(_Sampling):
+    """What else there is to say of an answer."""
+
+    n: Annotated[int, Field(ge=1, le=8)] = Field(default=1, description="How many answers")
+    options: Further = Field(
+        default={},
+        description="Further fields for the backend, handed on as they are, such as `grammar`",
+    )
+
+    @field_validator("options")
+    @classmethod
+    def _only_further(cls, options: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        own = {*cls.model_fields, "prompt", "stream", "stream_options"} & options.keys()
+        if own:
+            raise ValueError(f"{min(own)} must be given beside options, or not at all")
+        return options
+
+
+class _Chat(_Answered):
+    """What else there is to say of an answer in a conversation."""
+
+    tools: Annotated[tuple[Further, ...], Field(max_length=256)] = Field(
+        default=(), description="Functions that the model may call, as OpenAI describes them"
+    )
+    logprobs: bool = Field(
+        default=False, description="Tell how likely each token was; the answer comes in one piece"
+    )
+
+
+class Txt2TxtRequest(_Chat):
     """A conversation to be continued. `prompt` is short for one user message."""
 
     modality = Modality.TXT2TXT
@@ -175,9 +313,29 @@ class Txt2TxtRequest(_Sampling):
 
     @model_validator(mode="after")
     def _something_is_said(self) -> Self:
-        if not any(message.content.strip() for message in self.messages):
+        if all(message.silent for message in self.messages):
             raise ValueError("messages must not all be empty")
+        if any(message.images for message in self.messages):
+            raise ValueError("messages must hold words only; img2txt takes pictures")
         return self
+
+
+class CompletionRequest(_Answered):
+    """Texts that are gone on with as they stand, each by itself: no conversation."""
+
+    modality = Modality.TXT2TXT
+
+    prompts: Annotated[tuple[Text, ...], Field(min_length=1, max_length=64)] = Field(
+        description="The beginnings"
+    )
+
+
+class ModerationRequest(_Request):
+    """Texts to be judged, where a backend offers that."""
+
+    modality = Modality.TXT2TXT
+
+    input: Annotated[tuple[Text, ...], Field(min_length=1, max_length=64)]
 
 
 class _Drawing(_Request):
@@ -250,7 +408,7 @@ class Img2ImgRequest(_Drawing):
     _said = field_validator("prompt")(_not_blank)
 
 
-class Img2TxtRequest(_Sampling):
+class Img2TxtRequest(_Chat):
     """Pictures to be described, or asked about. `image` is short for one picture."""
 
     modality = Modality.IMG2TXT
@@ -261,8 +419,22 @@ class Img2TxtRequest(_Sampling):
     question: Prompt = Field(
         default="Describe this image.", description="What to say about the pictures"
     )
+    messages: Annotated[tuple[Message, ...], Field(max_length=2000)] = Field(
+        default=(), description="A conversation about the pictures, instead of a question"
+    )
 
     _asked = field_validator("question")(_not_blank)
+
+    @model_validator(mode="after")
+    def _each_picture_is_there(self) -> Self:
+        if not self.messages:
+            return self
+        if "question" in self.model_fields_set:
+            raise ValueError("question must not be given together with messages")
+        shown = {number for message in self.messages for number in message.images}
+        if not shown or max(shown) >= len(self.images):
+            raise ValueError("messages must show the pictures, by their numbers from 0")
+        return self
 
     @model_validator(mode="before")
     @classmethod
@@ -302,8 +474,8 @@ class Txt2VecRequest(_Request):
 
     modality = Modality.TXT2VEC
 
-    input: Annotated[tuple[Text, ...], Field(min_length=1, max_length=2048)] = Field(
-        description="The texts, or a single one"
+    input: Annotated[tuple[Text | Tokens, ...], Field(min_length=1, max_length=2048)] = Field(
+        description="The texts, or a single one; a list of numbers is a text as the model's tokens"
     )
 
     @field_validator("input", mode="before")
@@ -313,8 +485,8 @@ class Txt2VecRequest(_Request):
 
     @field_validator("input")
     @classmethod
-    def _said(cls, texts: tuple[str, ...]) -> tuple[str, ...]:
-        if not all(text.strip() for text in texts):
+    def _said(cls, texts: tuple[str | tuple[int, ...], ...]) -> tuple[str | tuple[int, ...], ...]:
+        if any(isinstance(text, str) and not text.strip() for text in texts):
             raise ValueError("must not hold an empty text")
         return texts
 
@@ -422,6 +594,8 @@ class Txt2VideoRequest(_Request):
 
 InferenceRequest = (
     Txt2TxtRequest
+    | CompletionRequest
+    | ModerationRequest
     | Txt2ImgRequest
     | Img2ImgRequest
     | Img2TxtRequest
@@ -447,3 +621,4 @@ REQUESTS: dict[Modality, type[InferenceRequest]] = {
     Modality.INPAINT: InpaintRequest,
     Modality.TXT2VIDEO: Txt2VideoRequest,
 }
+"""The request that each modality is known by; some doors make others of the same modality."""

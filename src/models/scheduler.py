@@ -26,7 +26,7 @@ from typing import NamedTuple
 from .breaker import Breaker, BreakerRules, Trouble
 from .capacity import Capacity, LoadFirst, Pause
 from .durations import Durations
-from .errors import Draining, QueueFull
+from .errors import Draining, QueueFull, TooManyWaiting
 from .modality import Modality
 from .queues import Entry, Line, priority_order
 
@@ -74,13 +74,16 @@ class ShutDown:
 
 Decision = Start | Load | Expire | ShutDown
 
+_OWN_TURN_S = 5.0  # after which a caller that has too much waiting may ask again
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
-    """How much may wait: jobs in all and per modality, and bytes in memory and on disk."""
+    """How much may wait: jobs in all, per modality and per caller, bytes in memory and on disk."""
 
     waiting: int = 10_000
     per_modality: int = 10_000
+    per_caller: int | None = None
     waiting_bytes: int = 512 * 2**20
     waiting_disk_bytes: int = 4096 * 2**20
 
@@ -138,6 +141,7 @@ class Scheduler:
         self._deadlines: list[tuple[float, int, str]] = []
         self._swept_at = -inf
         self._count: Counter[Modality] = Counter()
+        self._callers: Counter[str] = Counter()
         self._bytes = 0
         self._disk_bytes = 0
         self._gap = 1.0
@@ -163,6 +167,7 @@ class Scheduler:
 
         Raises:
             Draining: the manager shuts down.
+            TooManyWaiting: as many jobs of this caller wait as may wait.
             QueueFull: as many jobs, or bytes, wait as may wait.
 
         """
@@ -172,6 +177,13 @@ class Scheduler:
                 retry_after=self._retry_after(),
             )
         bounds = self._bounds
+        own = self._callers[entry.caller]
+        if bounds.per_caller is not None and own >= bounds.per_caller:
+            raise TooManyWaiting(
+                f"{own} of your jobs are waiting, as many as may wait for one caller",
+                hint="wait until some of them have begun, or cancel those that nobody needs",
+                retry_after=_OWN_TURN_S,
+            )
         if len(self._waiting) >= bounds.waiting:
             raise self._full(f"{len(self._waiting)} jobs are waiting, as many as may wait")
         if self._count[entry.modality] >= bounds.per_modality:
@@ -352,6 +364,11 @@ class Scheduler:
         return len(self._waiting)
 
     @property
+    def idle(self) -> bool:
+        """Whether a free slot would change nothing: nothing waits for one."""
+        return not self._waiting and not self._warm
+
+    @property
     def running(self) -> Sequence[Running]:
         """The attempts that hold slots, ghosts included."""
         return tuple(self._running.values())
@@ -361,6 +378,16 @@ class Scheduler:
         kind = ("attempt", running.backend, running.entry.model, running.entry.modality)
         usual = self.durations.usual(kind)
         return None if usual is None else running.since + usual
+
+    def usual_attempt_s(self, entry: Entry) -> float | None:
+        """Return how long such an attempt usually takes, where that is quickest."""
+        kinds = (("attempt", b, entry.model, entry.modality) for b in self._seen)
+        known = (self.durations.usual(kind) for kind in kinds)
+        return min((seconds for seconds in known if seconds is not None), default=None)
+
+    def waiting_entry(self, job_id: str) -> Entry | None:
+        """Return the entry of a waiting job; None if it does not wait."""
+        return self._waiting.get(job_id)
 
     def usual_load_s(self, model: str) -> float | None:
         """Return how long a model usually takes to load, where that is quickest."""
@@ -459,6 +486,7 @@ class Scheduler:
     def _stand(self, entry: Entry, not_before: float | None) -> None:
         self._waiting[entry.id] = entry
         self._count[entry.modality] += 1
+        self._callers[entry.caller] += 1
         self._bytes += entry.size_bytes
         self._disk_bytes += entry.disk_bytes
         if not_before is None:
@@ -470,6 +498,9 @@ class Scheduler:
     def _leave(self, job_id: str) -> Entry:
         entry = self._waiting.pop(job_id)
         self._count[entry.modality] -= 1
+        self._callers[entry.caller] -= 1
+        if not self._callers[entry.caller]:
+            del self._callers[entry.caller]  # callers come and go
         self._bytes -= entry.size_bytes
         self._disk_bytes -= entry.disk_bytes
         if self._delayed.pop(job_id, None) is None:

@@ -85,9 +85,9 @@ def _also_size(described: Schema) -> None:
 
 def _one_or_many(described: Schema) -> None:
     many = described["properties"]["input"]
-    text = {"type": "string", "maxLength": many["items"]["maxLength"]}
+    one = many["items"].get("anyOf", [many["items"]])
     described["properties"]["input"] = {
-        "anyOf": [{k: v for k, v in many.items() if k != "description"}, text],
+        "anyOf": [{k: v for k, v in many.items() if k != "description"}, *one],
         "description": many["description"],
     }
 

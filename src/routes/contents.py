@@ -1,4 +1,4 @@
-"""A job as JSON with the content of its media in it, of which no more than a piece is ever held."""
+"""JSON with the content of media in it, of which no more than a piece is ever held."""
 
 import base64
 import secrets
@@ -21,6 +21,27 @@ def with_contents(
         place.b64_json = mark
     texts = view.model_dump_json(exclude_none=True).encode().split(mark.encode())
     contents = [*(image.data for image in result.images), *(audio.data for audio in result.audio)]
+    return interwoven(texts, contents, blobs, status=status, send_s=send_s)
+
+
+def interwoven(
+    texts: Sequence[bytes],
+    contents: Sequence[Content],
+    blobs: Blobs,
+    *,
+    status: int = 200,
+    send_s: float = SEND_S,
+) -> Pieces:
+    """Write JSON: each text, and base64 of the content that follows it; one text follows the last.
+
+    Args:
+        texts: the JSON, cut where contents go.
+        contents: one fewer than there are texts.
+        blobs: where they are kept.
+        status: the status of the answer.
+        send_s: seconds after which a caller that leaves a piece untaken is cut off.
+
+    """
     return Pieces(
         _woven(texts, contents, blobs),
         length=sum(map(len, texts)) + sum(4 * -(-size_of(content) // 3) for content in contents),

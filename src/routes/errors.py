@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from ..models import errors
 from ..models.errors import InferenceManagerError, InvalidInput
 from ..models.requests import REQUESTS
+from .request_ids import HEADER, current_request_id
 
 logger = logging.getLogger("inference_manager.http")
 
@@ -24,10 +25,15 @@ STATUS: Mapping[type[InferenceManagerError], int] = {
     errors.InvalidInput: 422,
     errors.UnknownModel: 404,
     errors.UnknownJob: 404,
+    errors.Unauthenticated: 401,
+    errors.WrongSignature: 403,
+    errors.AddressExpired: 410,
     errors.InvalidTransition: 409,
     errors.StaleJob: 409,
+    errors.IdempotencyConflict: 409,
     errors.Refused: 503,
     errors.QueueFull: 503,
+    errors.TooManyWaiting: 429,
     errors.BackendUnseen: 503,
     errors.Draining: 503,
     errors.DeadlineExceeded: 504,
@@ -42,6 +48,7 @@ STATUS: Mapping[type[InferenceManagerError], int] = {
     errors.ModelCrashed: 502,
     errors.BackendFailed: 502,
     errors.BackendRejected: 400,
+    errors.NotOffered: 404,
     errors.BackendUnauthorised: 502,
     errors.BackendProtocolError: 502,
     errors.StreamCut: 502,
@@ -49,12 +56,17 @@ STATUS: Mapping[type[InferenceManagerError], int] = {
 }
 """The HTTP status of every error; a test compares it with the tree."""
 
+_PARTS = frozenset({"body", "query", "path"})
+_NO_PLACES = frozenset({"str", "int", "float", "bool"})
+_FORM = re.compile(r"[^A-Za-z0-9_]")
 _NAMED = re.compile(r"([a-z_]+) must ")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,39}")
 _UNREADABLE = (400, "There was an error parsing the body")  # what FastAPI says
 _NOT_AN_OBJECT = ("missing", "model_attributes_type", "model_type", "dict_type")
 
-_CODES = {
+_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+
+CODES: Mapping[int, str] = {
     400: "bad_request",
     403: "forbidden",
     404: "not_found",
@@ -66,13 +78,22 @@ _CODES = {
     422: "invalid_request",
     431: "headers_too_large",
 }
+"""What is called how that never became a request, by status; anything else is `OTHER`."""
+
+OTHER = "http_error"
 
 _MEANINGS = {
     400: "The body is not JSON, or the backend refuses the request",
+    401: "This server asks for a key that it knows",
+    403: "The signature of the address is wrong",
     404: "No such model, job, picture, recording or film",
+    405: "There is something at this path, but not for this method",
     409: "The job was cancelled, or has not come that far",
+    410: "The time of the signed address is over",
     413: "The body is too large",
+    415: "The content type is not one that is read",
     422: "A field is wrong; `param` names it",
+    429: "As many jobs of this caller wait as may wait; `Retry-After` says when to try again",
     502: "The backend failed, after its retries",
     503: "Not now; `Retry-After` says when to try again",
     504: "The job's deadline passed, or the backend was silent for too long",
@@ -89,8 +110,10 @@ class ErrorDetail(BaseModel):
     code: str
     message: str
     param: str | None = None
-    hint: str | None = None
+    request_id: str | None = None
     retry_after: float | None = None
+    hint: str | None = None
+    docs: str | None = None
     job_id: str | None = None
 
 
@@ -107,9 +130,8 @@ def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 def describe(error: InferenceManagerError, *, job_id: str | None = None) -> ErrorDetail:
     """Say what happened, without a word of the caller's content."""
-    status = STATUS[type(error)]
     return ErrorDetail(
-        type="invalid_request_error" if status < 500 else "server_error",
+        type=_type(STATUS[type(error)]),
         code=error.code,
         message=error.message,
         param=_param(error),
@@ -117,6 +139,28 @@ def describe(error: InferenceManagerError, *, job_id: str | None = None) -> Erro
         retry_after=error.retry_after,
         job_id=job_id,
     )
+
+
+def detail_of(error: InferenceManagerError, *, job_id: str | None = None) -> ErrorDetail:
+    """Say it to a client of OpenAI's, who shows its user the message and nothing else."""
+    return _placed(_in_one(describe(error, job_id=job_id)))
+
+
+def _in_one(detail: ErrorDetail) -> ErrorDetail:
+    """Say the hint in the message as well."""
+    if detail.hint is None:
+        return detail
+    return detail.model_copy(update={"message": f"{detail.message} ({detail.hint})"})
+
+
+def _placed(detail: ErrorDetail) -> ErrorDetail:
+    more = {"request_id": current_request_id(), "docs": f"/errors/{detail.code}"}
+    return detail.model_copy(update=more)
+
+
+def _type(status: int) -> str:
+    """Name the kind of an error as OpenAI does."""
+    return _TYPES.get(status, "invalid_request_error" if status < 499 else "server_error")
 
 
 def _param(error: InferenceManagerError) -> str | None:
@@ -129,19 +173,23 @@ def _param(error: InferenceManagerError) -> str | None:
             return None
 
 
-def answer(error: InferenceManagerError, *, job_id: str | None = None) -> JSONResponse:
-    """Make the HTTP answer for an error."""
+def answer(
+    error: InferenceManagerError, *, job_id: str | None = None, v1: bool = False
+) -> JSONResponse:
+    """Make the HTTP answer for an error; `v1`: with 400 for invalid input, as OpenAI has it."""
+    status = 400 if v1 and isinstance(error, InvalidInput) else STATUS[type(error)]
+    detail = describe(error, job_id=job_id)
     headers: dict[str, str] = {}
     if error.retry_after is not None:
         headers["Retry-After"] = str(max(1, round(error.retry_after)))
-    return _respond(STATUS[type(error)], describe(error, job_id=job_id), headers)
+    return _respond(status, _in_one(detail) if v1 else detail, headers)
 
 
 def plain(status: int, message: str, *, hint: str | None = None) -> JSONResponse:
     """Make the HTTP answer for something that never became a request."""
-    kind = "invalid_request_error" if status < 500 else "server_error"
-    code = _CODES.get(status, "http_error")
-    return _respond(status, ErrorDetail(type=kind, code=code, message=message, hint=hint), {})
+    code = CODES.get(status, OTHER)
+    detail = ErrorDetail(type=_type(status), code=code, message=message, hint=hint)
+    return _respond(status, detail, {})
 
 
 def in_words(error: InferenceManagerError, *, job_id: str | None = None) -> str:
@@ -160,13 +208,12 @@ def from_validation(problems: Sequence[Any], *, whole: str = "body") -> InvalidI
 
     `whole` is the name of what was checked, for problems that no single field has.
     """
-    problems = _real(problems)
-    problem = problems[0]
-    where = [str(part) for part in problem["loc"] if part not in ("body", "query", "path")]
+    problem, more = _meant(_real(problems))
+    where = _place(problem)
     message = str(problem["msg"]).removeprefix("Value error, ")
     match problem["type"]:
         case "extra_forbidden":
-            return _no_such_field(where[-1], whole)
+            return _no_such_field(str(problem["loc"][-1]), whole)
         case "too_short":
             message = "must not be empty"
         case "too_long":
@@ -181,14 +228,67 @@ def from_validation(problems: Sequence[Any], *, whole: str = "body") -> InvalidI
             param="body",
             hint="send one, with the header Content-Type: application/json",
         )
-    if allowed := _ranges().get(where[-1] if where else ""):
+    allowed = _ranges().get(where[-1] if where else "", "")
+    if all(limit in allowed.split() for limit in _limits(problem)) and allowed:
         message += f"; allowed is {allowed}"
-    if len(problems) > 1:
-        message += f" (and {len(problems) - 1} more)"
+    if more:
+        message += f" (and {more} more)"
     if not where and (named := _NAMED.match(message)) is not None:
         return InvalidInput(message, param=named[1])  # a rule over several fields begins with one
     name = ".".join(where)[:100] or whole
     return InvalidInput(f"{name}: {message}", param=name)
+
+
+def _meant(problems: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], int]:
+    """Return the first problem, and how many others there are.
+
+    Of a value that may have several forms, each form has something to say: what counts is the one
+    that was probably meant, which fits the furthest.
+    """
+    first = _place(problems[0])
+    forms = [problem for problem in problems if _on_one_way(_place(problem), first)]
+    if not first or len(forms) == 1 or not any(map(_is_other_form, forms)):
+        return problems[0], len(problems) - 1
+    closer = [problem for problem in forms if not _is_other_form(problem)]
+    meant = max(closer or forms, key=lambda problem: len(_place(problem)))
+    return meant, len(problems) - len(forms)
+
+
+def _on_one_way(one: list[str], other: list[str]) -> bool:
+    """Whether one place is inside of another, or the same."""
+    shared = min(len(one), len(other))
+    return one[:shared] == other[:shared]
+
+
+def _is_other_form(problem: Mapping[str, Any]) -> bool:
+    return str(problem["type"]).endswith("_type")
+
+
+def _place(problem: Mapping[str, Any]) -> list[str]:
+    """Return the names and numbers that lead to a value, as its sender wrote them."""
+    loc = tuple(problem["loc"])
+    if loc[:1] == ("body",) or (_PARTS.issuperset(loc[:1]) and _is_name(loc[1:2])):
+        loc = loc[1:]
+    return [str(part) for part in loc if _is_place(part)]
+
+
+def _limits(problem: Mapping[str, Any]) -> list[str]:
+    """Return the limit that a number has overstepped, as ranges write it."""
+    told: Mapping[str, object] = problem.get("ctx") or {}
+    numbers = [value for value in told.values() if isinstance(value, int | float)]
+    return [f"{int(value):,}" if value == int(value) else f"{value:g}" for value in numbers]
+
+
+def _is_name(loc: tuple[object, ...]) -> bool:
+    return any(isinstance(part, str) and _is_place(part) for part in loc)
+
+
+def _is_place(part: object) -> bool:
+    """Whether a part of a place was written by the caller: pydantic names forms of types too."""
+    if isinstance(part, int):
+        return True
+    name = str(part).removesuffix("[]")  # so forms name lists
+    return name not in _NO_PLACES and (not name[:1].isupper()) and not _FORM.search(name)
 
 
 def _real(problems: Sequence[Any]) -> Sequence[Mapping[str, Any]]:
@@ -255,7 +355,10 @@ def install(app: FastAPI) -> None:
 
     async def unexpected(_: Request, error: Exception) -> JSONResponse:
         logger.error("a request failed unexpectedly", exc_info=error)
-        return plain(500, "internal error")
+        response = answer(InferenceManagerError("internal error"))
+        if (name := current_request_id()) is not None:  # sent outside of what would add it
+            response.headers[HEADER] = name
+        return response
 
     app.add_exception_handler(InferenceManagerError, known)
     app.add_exception_handler(RequestValidationError, invalid)
@@ -264,5 +367,5 @@ def install(app: FastAPI) -> None:
 
 
 def _respond(status: int, detail: ErrorDetail, headers: Mapping[str, str]) -> JSONResponse:
-    body = ErrorBody(error=detail).model_dump(exclude_none=True)
+    body = ErrorBody(error=_placed(detail)).model_dump(exclude_none=True)
     return JSONResponse(body, status_code=status, headers=dict(headers))

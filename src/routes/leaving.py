@@ -5,10 +5,15 @@ connection of a request is gone, whatever was asked through it.
 """
 
 import asyncio
+import logging
 from collections.abc import Awaitable
 
 import anyio
 from starlette.requests import Request
+
+from .request_ids import current_request_id
+
+logger = logging.getLogger("inference_manager.http")
 
 
 async def attended(request: Request, work: Awaitable[object]) -> bool:
@@ -23,6 +28,12 @@ async def attended(request: Request, work: Awaitable[object]) -> bool:
         finally:
             leaving.cancel()
     return not scope.cancelled_caught
+
+
+def left(job_id: str) -> None:
+    """Log that the caller of a request hung up before its answer; a proxy would answer 499."""
+    facts = {"status": 499, "job_id": job_id, "request_id": current_request_id()}
+    logger.info("a caller hung up before its answer", extra=facts)
 
 
 async def _end_when_left(request: Request, scope: anyio.CancelScope) -> None:

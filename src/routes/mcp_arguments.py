@@ -6,9 +6,9 @@ an argument may be something else than text, and a prompt may well look like JSO
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
-from ..models.requests import Message, Seed, Side
+from ..models.requests import Seed, Side, Text
 from .mcp_answers import Output
 
 Priority = Literal["normal", "low"]
@@ -68,8 +68,19 @@ Strength = Annotated[
     ),
 ]
 JobId = Annotated[str, Field(max_length=128, description="The job_id from an earlier result")]
+
+
+class Turn(BaseModel):
+    """One turn of a conversation."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    role: Literal["system", "developer", "user", "assistant", "tool"] = "user"
+    content: Text
+
+
 Conversation = Annotated[
-    list[Message] | None,
+    list[Turn] | None,
     Field(max_length=2000, description="A whole conversation, instead of prompt"),
 ]
 Pictures = Annotated[

@@ -7,6 +7,8 @@ whoever holds the id.
 from collections.abc import Awaitable
 from typing import cast
 
+from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
+from mcp.server.auth.provider import AccessToken
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.types import CallToolResult
@@ -66,6 +68,11 @@ class Caller:
             return await answer(handle.job, view, output, self._tools.blobs)
         except InferenceManagerError as error:
             raise ToolError(in_words(error, job_id=handle.id)) from None
+
+
+def user_of(caller: str) -> AuthenticatedUser:
+    """Say who calls as the SDK wants it; a session that one began refuses all others."""
+    return AuthenticatedUser(AccessToken(token="", client_id=caller, scopes=[]))
 
 
 def base_url(ctx: Context) -> str:

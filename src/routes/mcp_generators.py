@@ -86,7 +86,8 @@ def _add_text(server: MCPServer, caller: Caller, default_wait: float) -> None:
         """Ask a language model on the local server. Give `prompt`, or `messages`, not both."""
         if bool(prompt.strip()) == bool(messages):
             raise InvalidInput("give either prompt or messages, and not empty", param="prompt")
-        turns: list[object] = [*messages] if messages else [{"role": "user", "content": prompt}]
+        turns = [turn.model_dump() for turn in messages or ()]
+        turns = turns or [{"role": "user", "content": prompt}]
         if system:
             turns.insert(0, {"role": "system", "content": system})
         request = _checked(

@@ -30,7 +30,7 @@ def add(router: APIRouter, tools: Tools, *, send_s: float = SEND_S) -> None:
                     "content": {"audio/*" if kind == "audio" else f"{kind[:-1]}/*": {}},
                     "description": f"The {word}, as it was made",
                 },
-                **error_responses(404, 409, 422, 507),
+                **error_responses(401, 403, 404, 409, 410, 422, 507),
             },
         )(fetch)
 

@@ -6,7 +6,7 @@ newest one, which knows no sessions: so every request can open a connection of i
 server that is restarted, or replaced by another, is found without the host noticing.
 """
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar, cast
 
@@ -49,17 +49,17 @@ class NoServer(Exception):
     """There is no server, and none can be had; the message says what would help."""
 
 
-async def serve_stdio(url: str, seek: Seek) -> None:
+async def serve_stdio(url: str, seek: Seek, headers: Mapping[str, str] | None = None) -> None:
     """Carry messages between stdin and stdout and the MCP endpoint at `url`, until the host ends.
 
-    stdout belongs to the protocol: nothing else may write there.
+    stdout belongs to the protocol: nothing else may write there. `headers` go with every request.
 
     Raises:
         MCPError: no server answers.
 
     """
     timeout = httpx2.Timeout(_SILENCE_S, connect=_CONNECT_S)
-    async with httpx2.AsyncClient(timeout=timeout, trust_env=False) as http:
+    async with httpx2.AsyncClient(headers=headers, timeout=timeout, trust_env=False) as http:
         server = await bridge(Upstream(url, http, seek))
         try:
             async with stdio_server() as (reader, writer):

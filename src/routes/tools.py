@@ -17,8 +17,11 @@ from ..models.ports import Blobs, Clock
 from ..models.requests import MEDIA, InferenceRequest
 from ..models.results import Audio, Image, Media, Result
 from ..processor import Processor
+from ..sharing import Sharing, Taken
 from ..utils.attachments import prepare
+from .callers import current_caller, may_see
 from .overview import QueueStatus, queue_status
+from .signing import sign
 from .situation import parked, situation
 from .views import JobView, view
 
@@ -33,7 +36,8 @@ KINDS: dict[Kind, str] = {"images": "picture", "audio": "recording", "videos": "
 """The media that a result may hold, and what one of each is called."""
 
 _OUR_ADDRESS = re.compile(
-    r"(?:inference://|https?://[^/\s]{1,253}/)(?:images|audio)/([\w-]{1,128})/(\d{1,3})", re.ASCII
+    r"(?:inference://|https?://[^/\s]{1,253}/)(?:images|audio)/([\w-]{1,128})/(\d{1,3})(?:\?\S*)?",
+    re.ASCII,
 )
 
 Beat = Callable[[float, str], Awaitable[None]]
@@ -64,19 +68,25 @@ class Tools:
     def __init__(
         self,
         processor: Processor,
+        sharing: Sharing,
         metrics: RequestMetrics,
         error_log: ErrorLog,
         *,
         clock: Clock,
         blobs: Blobs,
         public_url: str = "",
+        link_s: float = 3600.0,
+        sign_links: bool = False,
     ) -> None:
         self.blobs = blobs
         self._processor = processor
+        self._sharing = sharing
         self._metrics = metrics
         self._error_log = error_log
         self._clock = clock
         self._public_url = public_url.rstrip("/")
+        self._link_s = link_s
+        self._sign_links = sign_links
 
     async def submit(
         self,
@@ -85,16 +95,35 @@ class Tools:
         level: Level = Level.NORMAL,
         deadline_s: float | None = None,
     ) -> JobHandle:
+        """Take a request in and return its job, be it shared; raises as `take`."""
+        return (await self.take(request, level=level, deadline_s=deadline_s)).handle
+
+    async def take(
+        self,
+        request: InferenceRequest,
+        *,
+        level: Level = Level.NORMAL,
+        deadline_s: float | None = None,
+        key: str | None = None,
+        uploads: Mapping[str, bytes] | None = None,
+    ) -> Taken:
         """Check the request's pictures and recordings and take it in.
 
-        Raises as `Processor.submit`.
+        `uploads` has those that are not in the request itself, by the texts that stand for them.
+        Raises as `Sharing.submit`.
         """
-        prepared = await prepare(_by_reference(request), self.made, self.blobs)
+        prepared = await prepare(_by_reference(request), self.made, self.blobs, uploads)
         try:
-            return await self._processor.submit(prepared, level=level, deadline_s=deadline_s)
+            return await self._sharing.submit(
+                prepared, caller=current_caller(), level=level, deadline_s=deadline_s, key=key
+            )
         except BaseException:
             await self.blobs.drop(prepared.blobs)
             raise
+
+    def now(self) -> float:
+        """Return the time, in seconds since 1970."""
+        return self._clock()
 
     async def wait(
         self, handle: JobHandle, seconds: float | None, beat: Beat | None = None
@@ -128,6 +157,17 @@ class Tools:
         """Say in a few words what a job is doing."""
         return situation(self._processor, job, self._clock())
 
+    def place(self, job: Job) -> Mapping[str, object]:
+        """Say where a job is in line, and about when it starts."""
+        starts_in = self._processor.starts_in(job.id)
+        return {
+            "job_id": job.id,
+            "state": str(job.state),
+            "position": self._processor.position(job.id),
+            "starts_in_s": None if starts_in is None else round(starts_in, 1),
+            "doing": self.situation(job),
+        }
+
     def view(self, job: Job, base_url: str) -> JobView:
         """Show a job; `base_url` is where the caller reached this server."""
         return view(
@@ -135,22 +175,27 @@ class Tools:
             position=self._processor.position(job.id),
             now=self._clock(),
             base_url=self._public_url or base_url.rstrip("/"),
+            signed_until=self._until() if self._sign_links else None,
             doing=None if job.state.terminal else self.situation(job),
             simulated=self._processor.simulated,
         )
 
     async def handle(self, job_id: str) -> JobHandle:
-        """Return the handle of a job; raises `UnknownJob`."""
-        return await self._processor.handle(job_id)
+        """Return the handle of a job of the present caller; raises `UnknownJob`."""
+        handle = await self._processor.handle(job_id)
+        if not may_see(handle.job.caller):
+            raise UnknownJob.of_that_id()
+        return handle
 
     async def cancel(self, job_id: str) -> Job:
-        """Cancel a job; raises `UnknownJob`."""
+        """Cancel a job of the present caller; raises `UnknownJob`."""
+        await self.handle(job_id)
         return await self._processor.cancel(job_id)
 
     async def abandon(self, handle: JobHandle) -> None:
-        """Cancel a job that nobody else knows, even while its caller is being cancelled."""
+        """Leave a job, even while its caller is being cancelled; who leaves last cancels it."""
         with anyio.move_on_after(_ABANDON_S, shield=True):
-            await self._processor.cancel(handle.id)
+            await self._sharing.leave(handle)
 
     async def medium(self, kind: Kind, job_id: str, index: int) -> Media:
         """Return a picture, a recording or a film that a job made.
@@ -163,6 +208,14 @@ class Tools:
         result = await self._result(job_id)
         return _nth(cast("tuple[Media, ...]", getattr(result, kind)), index, KINDS[kind])
 
+    def signed_url(self, kind: Kind, job_id: str, index: int, base_url: str) -> str:
+        """Return the address of what a job made, for whoever has it, as long as links work."""
+        path = f"/{kind}/{job_id}/{index}"
+        return f"{self._public_url or base_url.rstrip('/')}{path}?{sign(path, self._until())}"
+
+    def _until(self) -> int:
+        return int(self._clock() + self._link_s)
+
     async def made(self, job_id: str, index: int) -> Image | Audio:
         """Return what a job made and a request can take as input; raises as `medium`."""
         result = await self._result(job_id)
@@ -170,7 +223,7 @@ class Tools:
         return _nth(made, index, "picture or recording")
 
     async def _result(self, job_id: str) -> Result:
-        job = (await self._processor.handle(job_id)).job
+        job = (await self.handle(job_id)).job
         if not job.state.terminal:
             raise InvalidTransition("the job has not ended yet", hint="wait for it with get_job")
         return job.result or Result()

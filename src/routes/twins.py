@@ -7,7 +7,7 @@ time runs out, and the job goes on. A caller that hangs up before its answer tak
 from functools import partial
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Query, Request, Response
+from fastapi import APIRouter, Body, Path, Query, Request, Response
 from fastapi.openapi.models import Example
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -16,19 +16,22 @@ from ..models.errors import InferenceManagerError
 from ..models.jobs import Job, Level
 from ..models.modality import Modality
 from ..models.requests import REQUESTS
+from ..sharing import Taken
 from . import media
 from .calls import TWINS, MediaOptions, Options, call_of, request_in
 from .contents import with_contents
 from .errors import answer, error_responses
+from .facts import facts
 from .figures import ErrorFigures, RequestFigures
 from .later import ForgetfulRoute, Later
-from .leaving import attended
+from .leaving import attended, left
 from .overview import QueueStatus
 from .pieces import SEND_S
 from .tools import ModelList, Tools
 from .views import JobView
+from .wishes import wishes_in
 
-_GENERATE_ERRORS = error_responses(400, 404, 409, 413, 422, 502, 503, 504, 507)
+_GENERATE_ERRORS = error_responses(400, 401, 404, 409, 413, 422, 429, 502, 503, 504, 507)
 
 
 class WhichJob(BaseModel):
@@ -51,14 +54,18 @@ def build(tools: Tools, *, send_s: float = SEND_S) -> APIRouter:
 
 
 def _add_generator(router: APIRouter, tools: Tools, modality: Modality, send_s: float) -> None:
-    async def generate(call: Options) -> Response:
-        handle = await tools.submit(
+    async def generate(call: Options, asking: Request) -> Response:
+        wishes = wishes_in(dict(asking.scope["headers"]), tools.now())
+        given = [s for s in (call.deadline_seconds, wishes.deadline_s) if s is not None]
+        taken = await tools.take(
             request_in(call, modality),
-            level=Level.LOW if call.priority == "low" else Level.NORMAL,
-            deadline_s=call.deadline_seconds,
+            level=Level.LOW if call.priority == "low" else wishes.level,
+            deadline_s=min(given, default=None),
+            key=wishes.key,
         )
+        wait_s = wishes.wait_s if call.wait_seconds is None else call.wait_seconds
         whole = isinstance(call, MediaOptions) and call.response_format == "b64_json"
-        return Later(partial(_finish, tools, handle, call.wait_seconds, send_s if whole else None))
+        return Later(partial(_finish, tools, taken, wait_s, send_s if whole else None))
 
     generate.__annotations__["call"] = Annotated[call_of(modality), _examples(modality)]
     router.post(
@@ -83,7 +90,7 @@ def _examples(modality: Modality) -> Any:
 
 async def _finish(
     tools: Tools,
-    handle: JobHandle,
+    taken: Taken,
     wait_seconds: float | None,
     contents_s: float | None,
     request: Request,
@@ -92,12 +99,25 @@ async def _finish(
 
     With `contents_s` the answer has the content of what was made, sent under that limit.
     """
+    response = await _ended(tools, taken.handle, wait_seconds, contents_s, request)
+    response.raw_headers.extend(facts(taken.handle.job, taken.how))
+    return response
+
+
+async def _ended(
+    tools: Tools,
+    handle: JobHandle,
+    wait_seconds: float | None,
+    contents_s: float | None,
+    request: Request,
+) -> Response:
     try:
         present = await attended(request, tools.wait(handle, wait_seconds))
     except BaseException:
         await tools.abandon(handle)
         raise
     if not present:
+        left(handle.id)
         await tools.abandon(handle)
     if handle.job.state.terminal:
         try:
@@ -120,7 +140,7 @@ def _add_jobs(router: APIRouter, tools: Tools) -> None:
         response_description="The job has ended, well or not: see `state`",
         responses={
             202: {"model": JobView, "description": "The job has not ended yet"},
-            **error_responses(404, 422),
+            **error_responses(401, 404, 422),
         },
     )
     async def get_job(
@@ -129,21 +149,62 @@ def _add_jobs(router: APIRouter, tools: Tools) -> None:
         wait_seconds: Annotated[float, Query(ge=0, le=3600, allow_inf_nan=False)] = 0.0,
     ) -> Response:
         """Show a job, once it has ended or `wait_seconds` are over. Changes nothing."""
-        handle = await tools.handle(job_id)
-        await attended(request, tools.wait(handle, wait_seconds))
-        return _shown(tools, request, handle.job)
+        return await _looked_at(tools, request, job_id, wait_seconds)
+
+    @router.get(
+        "/jobs/{job_id}",
+        tags=["jobs"],
+        summary="Look at a job, or wait for it",
+        response_model=JobView,
+        response_model_exclude_none=True,
+        response_description="The job has ended, well or not: see `state`",
+        responses={
+            202: {"model": JobView, "description": "The job has not ended yet"},
+            **error_responses(401, 404, 422),
+        },
+    )
+    async def read_job(
+        request: Request,
+        job_id: Annotated[str, Path(min_length=1, max_length=128)],
+        wait: Annotated[float, Query(ge=0, le=3600, allow_inf_nan=False)] = 0.0,
+    ) -> Response:
+        """Show a job, once it has ended or `wait` seconds are over. Changes nothing."""
+        return await _looked_at(tools, request, job_id, wait)
+
+    @router.delete(
+        "/jobs/{job_id}",
+        tags=["jobs"],
+        summary="Cancel a job",
+        response_model=JobView,
+        response_model_exclude_none=True,
+        responses=error_responses(401, 404, 422),
+    )
+    async def delete_job(
+        request: Request, job_id: Annotated[str, Path(min_length=1, max_length=128)]
+    ) -> Response:
+        """Give up a job that waits or runs. A job that has ended stays as it is."""
+        return _json(tools.view(await tools.cancel(job_id), str(request.base_url)), 200)
 
     @router.post(
         "/mcp/cancel_job",
         summary="Cancel a job",
         response_model=JobView,
         response_model_exclude_none=True,
-        responses=error_responses(400, 404, 413, 422),
+        responses=error_responses(400, 401, 404, 413, 422),
     )
     async def cancel_job(which: WhichJob, request: Request) -> Response:
         """Give up a job that waits or runs. A job that has ended stays as it is."""
         view = tools.view(await tools.cancel(which.job_id), str(request.base_url))
         return _json(view, 200)
+
+
+async def _looked_at(tools: Tools, request: Request, job_id: str, wait_s: float) -> Response:
+    handle = await tools.handle(job_id)
+    if not await attended(request, tools.wait(handle, wait_s)):
+        left(handle.id)
+    response = _shown(tools, request, handle.job)
+    response.raw_headers.extend(facts(handle.job))
+    return response
 
 
 def _add_figures(router: APIRouter, tools: Tools) -> None:

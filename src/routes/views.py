@@ -4,18 +4,19 @@ What is large stays away unless a door puts it in: media are addresses, vectors 
 fetched.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from ..handles import result_of
 from ..models.blobs import size_of
 from ..models.errors import InferenceManagerError
 from ..models.jobs import Job, JobState
 from ..models.modality import Modality
-from ..models.results import Heard, Media, Result
+from ..models.results import Call, Heard, Media, Result
 from .errors import ErrorDetail, describe
+from .signing import sign
 
 EXTENSIONS: Mapping[str, str] = {
     "image/png": "png",
@@ -91,6 +92,23 @@ class TranscriptView(BaseModel):
     segments: list[SegmentView]
 
 
+class CallView(BaseModel):
+    """A function that the model calls."""
+
+    id: str
+    name: str
+    arguments: str = Field(description="JSON, as the model wrote it")
+
+
+class ChoiceView(BaseModel):
+    """One of several answers."""
+
+    text: str
+    reasoning: str | None = None
+    calls: list[CallView] | None = None
+    finish_reason: str
+
+
 class UsageView(BaseModel):
     """Tokens, as the backend counted them; left out where it did not."""
 
@@ -116,7 +134,16 @@ class JobView(BaseModel):
     processing_s: float | None = Field(default=None, description="Seconds of the latest attempt")
     text: str | None = None
     reasoning: str | None = None
+    calls: list[CallView] | None = Field(
+        default=None, description="Functions that the model calls, instead of a text or besides"
+    )
     finish_reason: str | None = None
+    choices: list[ChoiceView] | None = Field(
+        default=None, description="All answers, where there are several; `text` is the first"
+    )
+    logprobs: list[JsonValue] | None = Field(
+        default=None, description="How likely each token was, if that was asked for"
+    )
     images: list[ImageView] | None = None
     audio: list[AudioView] | None = None
     videos: list[VideoView] | None = None
@@ -140,6 +167,7 @@ def view(
     base_url: str,
     doing: str | None = None,
     simulated: bool = False,
+    signed_until: int | None = None,
 ) -> JobView:
     """Show a job.
 
@@ -150,6 +178,8 @@ def view(
         base_url: where this server is reached, without a slash at its end.
         doing: what it does or waits for, in words, if it has not ended.
         simulated: whether a simulator stands behind the server; a result says it of itself.
+        signed_until: until when addresses of media need no key, in seconds since 1970; None: they
+            are not signed.
 
     """
     end = job.ended_at if job.ended_at is not None else now
@@ -168,7 +198,7 @@ def view(
         next=None if job.state.terminal else "call get_job with this job_id until it has ended",
     )
     if job.result is not None:
-        _show_result(shown, job, job.result, base_url)
+        _show_result(shown, job, job.result, base_url, signed_until)
     error = _why_not(job)
     shown.error = None if error is None else describe(error)
     return shown
@@ -179,12 +209,14 @@ def file_name(job_id: str, index: int, media_type: str) -> str:
     return f"{job_id}-{index}.{EXTENSIONS.get(media_type, 'bin')}"
 
 
-def _show_result(shown: JobView, job: Job, result: Result, base_url: str) -> None:
+def _show_result(
+    shown: JobView, job: Job, result: Result, base_url: str, until: int | None
+) -> None:
     finish, heard = result.finish, result.heard
     shown.simulated = finish.simulated
     shown.images = [
         ImageView(
-            **_place(job, "images", index, image, base_url),
+            **_place(job, "images", index, image, base_url, until),
             reference=f"job:{job.id}/{index}",
             width=image.width,
             height=image.height,
@@ -194,14 +226,14 @@ def _show_result(shown: JobView, job: Job, result: Result, base_url: str) -> Non
     ] or None
     shown.audio = [
         AudioView(
-            **_place(job, "audio", index, audio, base_url),
+            **_place(job, "audio", index, audio, base_url, until),
             reference=f"job:{job.id}/{index}",
             seconds=audio.seconds,
         )
         for index, audio in enumerate(result.audio)
     ] or None
     shown.videos = [
-        VideoView(**_place(job, "videos", index, video, base_url))
+        VideoView(**_place(job, "videos", index, video, base_url, until))
         for index, video in enumerate(result.videos)
     ] or None
     if result.vectors:
@@ -210,9 +242,7 @@ def _show_result(shown: JobView, job: Job, result: Result, base_url: str) -> Non
     shown.transcript = None if heard is None else _transcript(heard)
     is_text = not (shown.images or shown.audio or shown.videos or result.vectors or shown.ranking)
     if is_text:
-        shown.text = result.text
-        shown.reasoning = result.reasoning or None
-        shown.finish_reason = finish.reason
+        _show_text(shown, result)
     if finish.prompt_tokens or finish.completion_tokens:
         shown.usage = UsageView(
             prompt_tokens=finish.prompt_tokens or None,
@@ -220,10 +250,34 @@ def _show_result(shown: JobView, job: Job, result: Result, base_url: str) -> Non
         )
 
 
-def _place(job: Job, kind: str, index: int, medium: Media, base_url: str) -> dict[str, Any]:
+def _show_text(shown: JobView, result: Result) -> None:
+    choices = [
+        ChoiceView(
+            text=choice.text,
+            reasoning=choice.reasoning or None,
+            calls=_calls(choice.calls),
+            finish_reason=choice.reason,
+        )
+        for choice in result.choices
+    ]
+    first = choices[0]
+    shown.text, shown.reasoning, shown.calls = first.text, first.reasoning, first.calls
+    shown.finish_reason = first.finish_reason
+    shown.choices = choices if len(choices) > 1 else None
+    shown.logprobs = list(result.logprobs) or None
+
+
+def _calls(calls: Sequence[Call]) -> list[CallView] | None:
+    return [CallView(id=c.id, name=c.name, arguments=c.arguments) for c in calls] or None
+
+
+def _place(
+    job: Job, kind: str, index: int, medium: Media, base_url: str, until: int | None
+) -> dict[str, Any]:
     path = f"{kind}/{job.id}/{index}"
+    query = "" if until is None else f"?{sign(f'/{path}', until)}"
     return {
-        "url": f"{base_url}/{path}",
+        "url": f"{base_url}/{path}{query}",
         "uri": f"inference://{path}",
         "media_type": medium.media_type,
         "size_bytes": size_of(medium.data),

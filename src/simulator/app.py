@@ -4,10 +4,10 @@ It is the outermost callable on purpose, with no middleware above it: a TCP rese
 server's own transport, which only the server's own `send` can reach.
 
 Where the simulator knowingly differs from LocalAI: no gallery, no realtime, no detection, no
-upscaling, no moderation, no text editing, no legacy functions of chats, no Anthropic, Responses
-or Ollama chat faces, no user database, no watchdog; sound is WAV or raw samples only, and only WAV
-is listened to; logprobs are not streamed; pictures by address are not fetched; a request that
-still waits for its slot is forgotten when its client leaves, except for videos.
+upscaling, no text editing, no legacy functions of chats, no Anthropic, Responses or Ollama chat
+faces, no user database, no watchdog; sound is WAV or raw samples only, and only WAV is listened to;
+logprobs are not streamed; texts are judged by a few words; pictures by address are not fetched; a
+request that still waits for its slot is forgotten when its client leaves, except for videos.
 """
 
 import asyncio
@@ -28,6 +28,7 @@ from .embeddings import embeddings
 from .exchange import Exchange, HungUp
 from .images import images
 from .inpainting import inpainting
+from .moderation import moderations
 from .rerank import rerank
 from .simulation import Simulation
 from .speech import VOICES, sound_generation, speech, text_to_speech
@@ -60,6 +61,8 @@ WORK: dict[str, Handler] = {
     "/images/inpainting": inpainting,
     "/v1/embeddings": embeddings,
     "/embeddings": embeddings,
+    "/v1/moderations": moderations,
+    "/moderations": moderations,
     "/v1/rerank": rerank,
     "/v1/audio/speech": speech,
     "/audio/speech": speech,

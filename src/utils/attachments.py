@@ -13,10 +13,12 @@ from ..models.ports import Blobs
 from ..models.requests import (
     MEDIA,
     Audio2TxtRequest,
+    CompletionRequest,
     Img2ImgRequest,
     Img2TxtRequest,
     InferenceRequest,
     InpaintRequest,
+    ModerationRequest,
     RerankRequest,
     Txt2AudioRequest,
     Txt2ImgRequest,
@@ -38,19 +40,25 @@ _LONGEST_JOB = _LONGEST_WORD = 200
 _JOB = re.compile(r"\s*job:([\w-]{1,128})(?:/(\d{1,3}))?\s*", re.ASCII)
 
 
-async def prepare(request: InferenceRequest, lookup: Lookup, blobs: Blobs) -> InferenceRequest:
+async def prepare(
+    request: InferenceRequest,
+    lookup: Lookup,
+    blobs: Blobs,
+    uploads: Mapping[str, bytes] | None = None,
+) -> InferenceRequest:
     """Check each picture and recording of a request; write in its place where it is kept.
 
     A small one stays in the request, as a ``data:`` URI. A picture is encoded anew; an img2img
     request that says nothing of its size is given the picture's, where possible. What was set
-    aside in a `Spool` is taken from there.
+    aside in a `Spool` is taken from there. A text that is the name of one of the `uploads` stands
+    for it, and errors name it so.
 
     Raises:
         InvalidInput: one is none, or not one that is allowed; `param` names the field.
         StorageFailed: one cannot be kept.
 
     """
-    guard = _Guard(lookup, blobs)
+    guard = _Guard(lookup, blobs, uploads or {})
     try:
         async with guard.turn(request):
             changes = await guard.changes(request)
@@ -63,10 +71,11 @@ async def prepare(request: InferenceRequest, lookup: Lookup, blobs: Blobs) -> In
 class _Guard:
     """Checks and keeps what one request brings along."""
 
-    def __init__(self, lookup: Lookup, blobs: Blobs) -> None:
+    def __init__(self, lookup: Lookup, blobs: Blobs, uploads: Mapping[str, bytes]) -> None:
         self.kept: list[Blob] = []
         self._lookup = lookup
         self._blobs = blobs
+        self._uploads = uploads
         self._spool = blobs if isinstance(blobs, Spool) else None
 
     def turn(self, request: InferenceRequest) -> AbstractAsyncContextManager[object]:
@@ -89,6 +98,8 @@ class _Guard:
                 return {"audio": await self._recording(request.audio, "audio")}
             case (
                 Txt2TxtRequest()
+                | CompletionRequest()
+                | ModerationRequest()
                 | Txt2ImgRequest()
                 | Txt2VecRequest()
                 | RerankRequest()
@@ -131,10 +142,12 @@ class _Guard:
         return {"image": await self._keep(first.data, first.media_type)}
 
     async def _picture(self, text: str, field: str, limit: int = MAX_SENT_BYTES) -> Canonical:
+        field = text if self._is_upload(text) else field
         read = await self._reader(text, field, Image, images.ALLOWED)
         return await apart(lambda: images.canonical(read(), field, limit))
 
     async def _recording(self, text: str, field: str) -> str:
+        field = text if self._is_upload(text) else field
         read = await self._reader(text, field, Audio, sound.ALLOWED)
 
         def checked() -> tuple[bytes, str]:
@@ -147,6 +160,8 @@ class _Guard:
         self, text: str, field: str, kind: type[Image | Audio], allowed: str
     ) -> Callable[[], bytes]:
         """Return what takes the bytes out of a text, to be called in a thread."""
+        if self._is_upload(text):
+            return lambda: self._uploads[text]
         match = _JOB.fullmatch(text) if len(text) <= _LONGEST_JOB else None
         if match is None:
             if self._spool is not None and len(text) <= _LONGEST_WORD:
@@ -158,6 +173,9 @@ class _Guard:
             raise InvalidInput(f"{field}: that job made something else", param=field, hint=allowed)
         data = await self._blobs.read(made.data)
         return lambda: data
+
+    def _is_upload(self, text: str) -> bool:
+        return len(text) <= _LONGEST_WORD and text in self._uploads
 
     async def _keep(self, data: bytes, media_type: str) -> str:
         content = await self._blobs.keep(data)

@@ -6,6 +6,7 @@ what is to be forgotten is forgotten after it was written, even if whoever wrote
 
 import asyncio
 import errno
+import hashlib
 import logging
 import os
 import re
@@ -96,6 +97,15 @@ class FileBlobs:
                 yield read
         finally:
             self._disk.submit(file.close)
+
+    async def digest(self, content: Content) -> str:
+        """Return the SHA-256 of the bytes in hexadecimal; raises as `read`."""
+        if isinstance(content, bytes):
+            return await digest_of(content)
+        size, digest = await self._disk.do(partial(self._folder.digest, content.key))
+        if size != content.size:
+            raise StorageFailed("what was kept is damaged")
+        return digest
 
     def open(self) -> "FileWriter":
         """Begin to keep bytes that come piece by piece."""
@@ -189,6 +199,14 @@ class _Folder:
         with self.open(key) as file:
             return file.read()
 
+    def digest(self, key: str) -> tuple[int, str]:
+        """Return the size of a file, and its digest."""
+        digest = hashlib.sha256()
+        with self.open(key) as file:
+            while piece := file.read(PIECE):
+                digest.update(piece)
+            return file.tell(), digest.hexdigest()
+
     def open(self, key: str) -> BinaryIO:
         path = self._path or self._given
         try:
@@ -238,6 +256,13 @@ class _Disk:
 
     async def do_for_certain(self, work: Callable[[], None]) -> None:
         await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._thread, work))
+
+
+async def digest_of(data: bytes) -> str:
+    """Return the SHA-256 of bytes in hexadecimal; many are hashed in a thread."""
+    if len(data) > _BUFFER:
+        return await asyncio.to_thread(lambda: hashlib.sha256(data).hexdigest())
+    return hashlib.sha256(data).hexdigest()
 
 
 def _private(path: str, flags: int) -> int:

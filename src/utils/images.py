@@ -19,7 +19,7 @@ from typing import TypeVar
 import PIL.Image
 from PIL.ExifTags import Base
 from PIL.Image import DecompressionBombError, Dither, Resampling, Transpose
-from PIL.ImageChops import multiply
+from PIL.ImageChops import invert, multiply
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
@@ -140,6 +140,41 @@ def mask(data: bytes, field: str, of: Canonical) -> Canonical:
             f"{field} has nothing white", param=field, hint="white is what will be drawn anew"
         )
     return Canonical(_png(drawn), "image/png", of.size, of.sent)
+
+
+def redrawn(data: bytes, field: str) -> bytes:
+    """Turn a mask in which what is transparent is drawn anew into one where that is white. Slow.
+
+    One without anything transparent stays as it is.
+
+    Raises:
+        InvalidInput: it is no picture that is allowed; `param` names the field.
+
+    """
+    picture = _opened(data, field)
+    try:
+        plain = _plain(_upright(picture))
+        if plain.mode != "RGBA" or plain.getchannel("A").getextrema() == (255, 255):
+            return data
+        return _png(invert(plain.getchannel("A")))
+    except _BROKEN:
+        raise _damaged(field) from None
+
+
+def inverted(data: bytes, field: str) -> bytes:
+    """Turn a mask in which black is drawn anew into one where that is white. Slow.
+
+    What is transparent counts as black.
+
+    Raises:
+        InvalidInput: it is no picture that is allowed; `param` names the field.
+
+    """
+    picture = _opened(data, field)
+    try:
+        return _png(invert(_on_black(_plain(_upright(picture)))))
+    except _BROKEN:
+        raise _damaged(field) from None
 
 
 async def preview(image: Image, *, max_side: int = 1024, max_bytes: int = 450_000) -> Image:

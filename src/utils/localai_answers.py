@@ -9,16 +9,18 @@ import binascii
 import re
 from array import array
 from math import isfinite
+from typing import cast
 from urllib.parse import urlsplit
 
 from ..models.errors import BackendProtocolError, EmptyResult
-from ..models.results import Heard, Image, Rank, Segment, Vector
+from ..models.results import Heard, Image, Rank, Segment, Vector, Verdict
 from .images import inspect_result
 from .localai_errors import Scene, error_of, failure_in
-from .strict_json import Json, JsonObject, encodable, parse
+from .strict_json import Json, JsonObject, encodable, mended, parse
 
 ROUNDED = 63  # pixels by which engines miss a side: they draw in multiples of 8 or of 64
 _GENERATED = re.compile(r"/generated-[a-z]+(/[\w-][\w.-]*)+$", re.ASCII)
+_HALF = re.compile(rb"\\u[dD][89a-fA-F]")  # an escape that may be half of a character
 _NANOSECONDS = 1e6  # no recording lasts eleven days: such a number counts nanoseconds
 
 
@@ -46,7 +48,8 @@ def answer_in(text: str | bytes, scene: Scene) -> JsonObject:
         case {"error": error} if error is not None:
             raise error_of(failure_in(error), scene)
         case dict() as answer:
-            return answer
+            halves = isinstance(text, bytes) and _HALF.search(text) is not None
+            return cast("JsonObject", mended(answer)) if halves else answer
         case _:
             raise _strange(scene)
 
@@ -58,6 +61,20 @@ def tokens_in(answer: JsonObject) -> tuple[int, int]:
             return _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
         case _:
             return 0, 0
+
+
+def verdict(answer: JsonObject, scene: Scene, count: int) -> Verdict:
+    """Return what was found out about `count` texts.
+
+    Raises:
+        BackendProtocolError: the answer holds none, or more or fewer.
+
+    """
+    match answer.get("results"):
+        case [*results] if [type(result) for result in results] == [dict] * count:
+            return Verdict(tuple(results))
+        case _:
+            raise _strange(scene)
 
 
 def made(answer: JsonObject, scene: Scene, what: str) -> bytes | str:

@@ -16,10 +16,12 @@ from ..models.modality import Modality
 from ..models.ports import Blobs
 from ..models.requests import (
     Audio2TxtRequest,
+    CompletionRequest,
     Img2ImgRequest,
     Img2TxtRequest,
     InferenceRequest,
     InpaintRequest,
+    ModerationRequest,
     RerankRequest,
     Txt2AudioRequest,
     Txt2ImgRequest,
@@ -28,11 +30,12 @@ from ..models.requests import (
     Txt2VecRequest,
     Txt2VideoRequest,
 )
-from ..models.results import Audio, Chunk, Finish, TextDelta, Video
+from ..models.results import Audio, ChoiceEnd, Chunk, Finish, TextDelta, Video, chat_id
 from . import localai_answers as answers
 from . import localai_requests as requests
 from .images import apart
-from .localai_chat import ChatAnswer
+from .localai_chat import ChatAnswer, in_one_piece
+from .localai_continuation import Continuation
 from .localai_http import Server
 from .localai_media import Film, Recording
 from .localai_requests import Form
@@ -43,6 +46,8 @@ _SMALL = 64 * 1024  # bytes that are cheaper to encode or to parse here than in 
 _TEXTS_AT_ONCE = 128  # embeddings that are asked for in one go, so that no answer grows too large
 _LAST_WORDS_S = 0.25  # for the end of a stream after its [DONE], so that its socket is used again
 _SIMULATED = "x-simulated"
+_CHAT = "/v1/chat/completions"
+_TEXT = "/v1/completions"
 _NOT_SERVED = "LocalAI 4.9 keeps inpainted pictures outside the folder that it serves"
 
 T = TypeVar("T")
@@ -84,6 +89,7 @@ class Attempt:
         self._request = request
         self._model = model
         self._job_id = job_id
+        self._name = chat_id(job_id)
         self._scene = server.scene(model, *requests.words_of(request))
         self._silence = limits.first_byte_s[request.modality]
         self._simulated = False
@@ -94,6 +100,10 @@ class Attempt:
         match request := self._request:
             case Txt2TxtRequest() | Img2TxtRequest():
                 return self._chat(request)
+            case CompletionRequest():
+                return self._continue(request)
+            case ModerationRequest():
+                return self._judge(request)
             case Txt2ImgRequest() | Img2ImgRequest():
                 return self._draw(request)
             case InpaintRequest():
@@ -115,8 +125,49 @@ class Attempt:
 
     async def _chat(self, request: Txt2TxtRequest | Img2TxtRequest) -> AsyncGenerator[Chunk]:
         pictures = await self._sources()
-        body = await self._encoded(lambda: requests.chat(request, self._model, pictures))
-        reader, told = SSEReader(), ChatAnswer(self._scene)
+        ends: list[ChoiceEnd] = []
+        for number in range(request.n):
+            body = await self._encoded(
+                partial(requests.chat, request, self._model, pictures, number)
+            )
+            if request.logprobs:
+                answer = await self._asked(_CHAT, body, again=number > 0)
+                for chunk in in_one_piece(answer, self._scene, number):
+                    if isinstance(chunk, ChoiceEnd):
+                        ends.append(chunk)
+                    yield chunk
+                continue
+            told = ChatAnswer(self._scene, choice=number, name=self._name)
+            async with aclosing(self._told(_CHAT, body, told, again=number > 0)) as deltas:
+                async for delta in deltas:
+                    yield delta
+            ends.append(told.end())
+            if request.n > 1:
+                yield ends[-1]
+        yield self._finish(ends[0].reason)
+
+    async def _continue(self, request: CompletionRequest) -> AsyncGenerator[Chunk]:
+        ends: list[ChoiceEnd] = []
+        for number in range(len(request.prompts) * request.n):
+            prompt = request.prompts[number // request.n]
+            body = await self._encoded(
+                partial(requests.completion, request, self._model, prompt, number % request.n)
+            )
+            told = Continuation(self._scene, choice=number, longest=request.max_tokens)
+            async with aclosing(
+                self._told(_TEXT, body, told, again=number % request.n > 0)
+            ) as deltas:
+                async for delta in deltas:
+                    yield delta
+            ends.append(told.end())
+            yield ends[-1]
+        yield self._finish(ends[0].reason)
+
+    async def _told(
+        self, path: str, body: bytes, told: ChatAnswer | Continuation, *, again: bool
+    ) -> AsyncGenerator[TextDelta]:
+        """Yield the pieces of one streamed answer; `told` then knows how it ended."""
+        reader = SSEReader()
 
         def silence() -> float:
             """Before the first word a model may be loading, whatever was sent ahead of it."""
@@ -124,22 +175,27 @@ class Attempt:
 
         limit = self._limits.stream_bytes
         async with (
-            self._post("/v1/chat/completions", body) as answer,
+            self._post(path, body) as answer,
             aclosing(self._server.pieces(answer, limit, silence)) as pieces,
         ):
+            self._simulated = _SIMULATED in answer.headers
             await self._server.expect(answer, self._scene, _is_stream, "a stream of events")
             async for piece in pieces:
-                for event in reader.feed(piece):
-                    if (delta := told.read(event)) is not None:
-                        yield delta
-                    if told.done:
-                        break
+                for delta in told.read_all(reader.feed(piece)):
+                    yield delta
                 if told.done:
                     await _drain(pieces)
                     break
             else:
                 told.last(reader.close())
-            yield told.finish(simulated=_SIMULATED in answer.headers)
+        self._count(told.tokens, again=again)
+
+    async def _judge(self, request: ModerationRequest) -> AsyncGenerator[Chunk]:
+        self._scene = replace(self._scene, service="moderations")
+        body = await self._encoded(lambda: requests.moderation(request, self._model))
+        answer = await self._asked("/v1/moderations", body)
+        yield answers.verdict(answer, self._scene, len(request.input))
+        yield self._finish()
 
     async def _draw(self, request: Txt2ImgRequest | Img2ImgRequest) -> AsyncGenerator[Chunk]:
         source = b"".join(await self._sources())
@@ -240,17 +296,22 @@ class Attempt:
         return work() if size <= _SMALL else await asyncio.to_thread(work)
 
     def _post(self, path: str, body: bytes | Form) -> AbstractAsyncContextManager[httpx2.Response]:
-        return self._server.post(path, body, self._job_id, self._silence, self._scene)
+        name = self._name if path == _CHAT else self._job_id
+        return self._server.post(path, body, name, self._silence, self._scene)
 
-    async def _asked(self, path: str, body: bytes | Form) -> JsonObject:
+    async def _asked(self, path: str, body: bytes | Form, *, again: bool = False) -> JsonObject:
         """Ask for JSON, and add to the count what it counted."""
         async with self._post(path, body) as response:
             self._simulated = _SIMULATED in response.headers
             content = await self._server.body(response, self._limits.answer_bytes)
         answer = await self._aside(len(content), partial(answers.answer_in, content, self._scene))
-        prompt, completion = answers.tokens_in(answer)
-        self._tokens = (self._tokens[0] + prompt, self._tokens[1] + completion)
+        self._count(answers.tokens_in(answer), again=again)
         return answer
+
+    def _count(self, tokens: tuple[int, int], *, again: bool = False) -> None:
+        """Add what was counted; a prompt that is answered `again` counts once."""
+        prompt, completion = tokens
+        self._tokens = (self._tokens[0] + (0 if again else prompt), self._tokens[1] + completion)
 
     async def _made(self, answer: JsonObject, what: str) -> bytes | str:
         return await asyncio.to_thread(answers.made, answer, self._scene, what)
@@ -301,8 +362,8 @@ class Attempt:
             await writer.discard()
             raise
 
-    def _finish(self) -> Finish:
-        return Finish("stop", *self._tokens, self._simulated)
+    def _finish(self, reason: str = "stop") -> Finish:
+        return Finish(reason, *self._tokens, self._simulated)
 
 
 def _is_stream(media_type: str) -> bool:

@@ -16,7 +16,7 @@ from ..models.errors import (
 )
 from ..models.modality import Modality
 from ..models.ports import Blobs, Clock, OfferedModel
-from ..models.requests import InferenceRequest
+from ..models.requests import Img2TxtRequest, InferenceRequest, Txt2TxtRequest
 from ..models.results import Chunk
 from . import localai_catalog as catalog
 from .localai_attempt import Attempt, Limits
@@ -30,7 +30,6 @@ _LIST_S = 10.0
 _UNLOAD_S = 45.0  # LocalAI waits up to 30 s for calls that run
 _KEY_REFUSED = 401
 _NOT_FOR_US = frozenset({_KEY_REFUSED, 403})
-_STOP_AT_ONCE = frozenset({Modality.TXT2TXT, Modality.IMG2TXT})
 
 
 class LocalAIClient:
@@ -119,9 +118,12 @@ class LocalAIClient:
         """
         return Attempt(self._server, self._blobs, self._limits, request, model, job_id).chunks()
 
-    def stops_at_once(self, modality: Modality) -> bool:
-        """Whether the engine stops when its caller hangs up: llama.cpp does, no other."""
-        return modality in _STOP_AT_ONCE
+    def stops_at_once(self, request: InferenceRequest) -> bool:
+        """Whether the engine stops when its caller hangs up: llama.cpp does in a chat, no other.
+
+        LocalAI's completions may be left blocked by it, and their model busy for ever.
+        """
+        return isinstance(request, Txt2TxtRequest | Img2TxtRequest)
 
     @property
     def loads_on_demand(self) -> bool:

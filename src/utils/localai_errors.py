@@ -28,6 +28,7 @@ from ..models.errors import (
     InferenceManagerError,
     ModelCrashed,
     ModelLoadFailed,
+    NotOffered,
     UnknownModel,
 )
 from .strict_json import Json, parse
@@ -100,11 +101,15 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """Where a failure happened, and the words that must not be repeated when telling of it."""
+    """Where a failure happened, and the words that must not be repeated when telling of it.
+
+    `service` is what was asked for, if not every LocalAI has it.
+    """
 
     backend: str
     model: str = ""
     private: tuple[str, ...] = ()
+    service: str = ""
 
 
 def retry_after(value: str | None, now: float) -> float | None:
@@ -196,6 +201,11 @@ def error_of(failure: Failure, scene: Scene) -> InferenceManagerError:
 
 
 def _missing(failure: Failure, scene: Scene) -> InferenceManagerError:
+    if scene.service and "model" not in failure.words.lower():
+        return NotOffered(
+            f"backend {scene.backend} does not offer {scene.service}",
+            hint="not every version of LocalAI does",
+        )
     if not failure.foreign and (not failure.words or "model" in failure.words.lower()):
         return UnknownModel(f"backend {scene.backend} does not know the model {scene.model!r}")
     return BackendProtocolError(

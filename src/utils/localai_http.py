@@ -4,10 +4,12 @@ Errors of the wire are named here, once. What the bytes mean is for others to sa
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from ssl import SSLContext, SSLError
+from types import MappingProxyType
 from typing import Literal
 
 import httpx2
@@ -22,6 +24,7 @@ from ..models.errors import (
     StreamCut,
 )
 from ..models.ports import Clock
+from .lean_transport import AnswerBody, LeanTransport
 from .localai_errors import Failure, Scene, error_of, failure_of, retry_after
 from .localai_requests import Form
 
@@ -29,6 +32,8 @@ _ERROR_BYTES = 64 * 1024
 _SMALL_BYTES = 4 * 1024 * 1024
 _ERROR_S = 5.0
 _NO_ROUTE = frozenset({404, 405, 501})
+_ROUTES = 64  # addresses that need not be put together again
+_LIMITS = httpx2.Limits(max_connections=None, max_keepalive_connections=32, keepalive_expiry=60.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,18 +96,19 @@ class Server:
         self.idle_s = idle_s
         self._key = key
         self._clock = clock
-        self._http = httpx2.AsyncClient(
-            base_url=self.url,
-            headers=_headers(key),
-            verify=verify,
-            trust_env=trust_env,
-            follow_redirects=False,
-            # All but connecting is timed here: silence before an answer and inside it differ.
-            timeout=httpx2.Timeout(None, connect=connect_s),
-            limits=httpx2.Limits(
-                max_connections=None, max_keepalive_connections=32, keepalive_expiry=60.0
-            ),
-        )
+        base = httpx2.URL(self.url)
+        self._url_of = lru_cache(_ROUTES)(partial(_below, base))
+        self._headers = _headers(base, key)
+        # All but connecting is timed here: silence before an answer and inside it differ.
+        self._extensions = {"timeout": httpx2.Timeout(None, connect=connect_s).as_dict()}
+        self._closed = False
+        self._send: Callable[[httpx2.Request], Awaitable[httpx2.Response]]
+        if trust_env:  # only httpx2 knows which proxies there are, and how to talk to them
+            client = httpx2.AsyncClient(verify=verify, limits=_LIMITS)
+            self._send, self._let_go = partial(client.send, stream=True), client.aclose
+        else:
+            transport = LeanTransport(verify)
+            self._send, self._let_go = transport.handle_async_request, transport.aclose
 
     def scene(self, model: str = "", *private: str) -> Scene:
         """Return where failures happen, and what must not be told of them: the key never."""
@@ -113,14 +119,7 @@ class Server:
         self, path: str, body: bytes | Form, job_id: str, silence: float, scene: Scene
     ) -> AsyncGenerator[httpx2.Response]:
         """Ask, and hold the beginning of an answer that is no refusal."""
-        headers = {"X-Correlation-ID": job_id}
-        if isinstance(body, Form):
-            request = self._http.build_request(
-                "POST", path, data=body.texts, files=body.files, headers=headers
-            )
-        else:
-            headers["Content-Type"] = "application/json"
-            request = self._http.build_request("POST", path, content=body, headers=headers)
+        request = self._request("POST", path, body, {b"X-Correlation-ID": job_id.encode()})
         async with self._answer(request, silence) as answer:
             if not answer.is_success:
                 raise error_of(await self._failure(answer), scene)
@@ -136,8 +135,8 @@ class Server:
             BackendProtocolError: it is not there.
 
         """
-        headers = {"X-Correlation-ID": job_id, "Accept": "*/*"}
-        request = self._http.build_request("GET", path, headers=headers)
+        headers = {b"X-Correlation-ID": job_id.encode(), b"Accept": b"*/*"}
+        request = self._request("GET", path, None, headers)
         async with self._answer(request, self.idle_s) as answer:
             if answer.status_code == 404:
                 raise BackendProtocolError(
@@ -152,11 +151,10 @@ class Server:
         self, method: Literal["GET", "POST"], path: str, seconds: float, body: bytes | None = None
     ) -> Answer:
         """Ask for something small; all of it has to be here in time."""
-        headers = {} if body is None else {"Content-Type": "application/json"}
-        request = self._http.build_request(method, path, content=body, headers=headers)
-        with self._translated(seconds):
+        request = self._request(method, path, body)
+        with self._translated(lambda: seconds):
             async with asyncio.timeout(seconds):
-                answer = await self._http.send(request, stream=True)
+                answer = await self._send(request)
                 try:
                     if not answer.is_success:
                         return Answer(await self._failure(answer))
@@ -194,34 +192,61 @@ class Server:
         """
         if answer.headers.get("content-encoding", "identity").strip().lower() != "identity":
             raise BackendProtocolError(f"backend {self.name} compressed its answer unasked")
+        patience = silence or (lambda: self.idle_s)
         size = 0
-        async with aclosing(answer.aiter_raw()) as raw:
-            while True:
-                patience = self.idle_s if silence is None else silence()
-                with self._translated(patience, streamed=silence is not None):
-                    async with asyncio.timeout(patience):
-                        piece = await anext(raw, None)
-                if piece is None:
-                    return
-                size += len(piece)
-                if size > limit:
-                    raise BackendProtocolError(
-                        f"backend {self.name} answered with more than {limit:,} bytes"
-                    )
-                yield piece
+        body = answer.stream if isinstance(answer.stream, AnswerBody) else _Proxied(answer)
+        async with aclosing(body):
+            with self._translated(patience, streamed=silence is not None):
+                while piece := await body.read(patience()):
+                    size += len(piece)
+                    if size > limit:
+                        raise BackendProtocolError(
+                            f"backend {self.name} answered with more than {limit:,} bytes"
+                        )
+                    yield piece
 
     async def close(self) -> None:
         """Let go of all connections."""
-        await self._http.aclose()
+        self._closed = True
+        await self._let_go()
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        body: bytes | Form | None,
+        headers: Mapping[bytes, bytes] = MappingProxyType({}),
+    ) -> httpx2.Request:
+        """Write a request; the head of one in JSON is all here, so that httpx2 adds nothing."""
+        url = self._url_of(path)
+        lines = {**self._headers, **headers}
+        if isinstance(body, Form):
+            return httpx2.Request(
+                method,
+                url,
+                data=body.texts,
+                files=body.files,
+                headers=lines,
+                extensions=self._extensions,
+            )
+        if body is not None:
+            lines |= {
+                b"Content-Type": b"application/json",
+                b"Content-Length": str(len(body)).encode(),
+            }
+        stream = httpx2.ByteStream(body or b"")
+        return httpx2.Request(
+            method, url, stream=stream, headers=lines, extensions=self._extensions
+        )
 
     @asynccontextmanager
     async def _answer(
         self, request: httpx2.Request, silence: float
     ) -> AsyncGenerator[httpx2.Response]:
         """Hold an answer's beginning; its connection is gone or free afterwards."""
-        with self._translated(silence):
+        with self._translated(lambda: silence):
             async with asyncio.timeout(silence):
-                answer = await self._http.send(request, stream=True)
+                answer = await self._send(request)
         try:
             yield answer
         finally:
@@ -239,7 +264,9 @@ class Server:
         return failure_of(status or answer.status_code, body, wait)
 
     @contextmanager
-    def _translated(self, silence: float, *, streamed: bool = False) -> Generator[None]:
+    def _translated(
+        self, silence: Callable[[], float], *, streamed: bool = False
+    ) -> Generator[None]:
         """Say in our errors what went wrong on the wire."""
         try:
             yield
@@ -259,7 +286,7 @@ class Server:
                 hint="check its `client_cert`: it may ask for one that it trusts",
             ) from error
         except (TimeoutError, httpx2.TimeoutException) as error:
-            raise BackendTimeout(f"backend {self.name} was silent for {silence:g} s") from error
+            raise BackendTimeout(f"backend {self.name} was silent for {silence():g} s") from error
         except httpx2.TransportError as error:
             if not _hung_up(error):
                 raise BackendProtocolError(f"backend {self.name} does not speak HTTP") from error
@@ -269,7 +296,7 @@ class Server:
                 f"backend {self.name} hung up before it had answered", reached=True
             ) from error
         except RuntimeError as error:
-            if not self._http.is_closed:
+            if not self._closed:
                 raise
             raise BackendUnavailable(f"backend {self.name} is closed", reached=False) from error
 
@@ -284,16 +311,23 @@ def _base(url: str) -> str:
     return str(parsed).rstrip("/").removesuffix("/v1")
 
 
-def _headers(key: str) -> dict[str, str]:
+def _below(base: httpx2.URL, path: str) -> httpx2.URL:
+    """Return the address of a path, whatever is in it, on this server and behind its prefix."""
+    prefix, path_there = base.raw_path.rstrip(b"/"), httpx2.URL(path).raw_path.lstrip(b"/")
+    return base.copy_with(raw_path=prefix + b"/" + path_there)
+
+
+def _headers(base: httpx2.URL, key: str) -> dict[bytes, bytes]:
     headers = {
-        "Accept": "application/json, text/event-stream, */*;q=0.5",
-        "Accept-Encoding": "identity",
-        "User-Agent": f"inference-manager/{__version__}",
+        b"Host": base.netloc,
+        b"Accept": b"application/json, text/event-stream, */*;q=0.5",
+        b"Accept-Encoding": b"identity",
+        b"User-Agent": f"inference-manager/{__version__}".encode(),
     }
     if key:
         if not (key.isascii() and key.isprintable()) or " " in key:
             raise ValueError("the key of a backend must be printable ASCII without spaces")
-        headers["Authorization"] = f"Bearer {key}"
+        headers[b"Authorization"] = f"Bearer {key}".encode()
     return headers
 
 
@@ -302,3 +336,19 @@ def _hung_up(error: httpx2.TransportError) -> bool:
     if isinstance(error, httpx2.RemoteProtocolError):
         return "disconnected" in str(error) or "closed connection" in str(error)
     return isinstance(error, httpx2.NetworkError)
+
+
+class _Proxied:
+    """Reads an answer that httpx2's own transport brings."""
+
+    def __init__(self, answer: httpx2.Response) -> None:
+        self._raw = answer.aiter_raw()
+
+    async def read(self, patience: float) -> bytes:
+        """Wait for the next piece; there is nothing in it when that was all."""
+        async with asyncio.timeout(patience):
+            return await anext(self._raw, b"")
+
+    async def aclose(self) -> None:
+        """Break off what is not complete."""
+        await self._raw.aclose()

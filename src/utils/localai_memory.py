@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator, Iterable
 
 from ..models.blobs import Blob, Content
 from ..models.errors import UnknownJob
+from .blobs import digest_of
 
 
 class InMemory:
@@ -27,6 +28,10 @@ class InMemory:
     async def stream(self, content: Content) -> AsyncGenerator[bytes]:
         """Yield the bytes, in one piece; raises as `read`."""
         yield await self.read(content)
+
+    async def digest(self, content: Content) -> str:
+        """Return the SHA-256 of the bytes in hexadecimal; raises as `read`."""
+        return await digest_of(await self.read(content))
 
     def open(self) -> "_Writer":
         """Begin to collect bytes."""

@@ -7,16 +7,19 @@ import binascii
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import assert_never
+from typing import assert_never, cast
 
 from ..models.requests import (
     Audio2TxtRequest,
+    CompletionRequest,
     Img2ImgRequest,
     Img2TxtRequest,
     InferenceRequest,
     InpaintRequest,
     Message,
+    ModerationRequest,
     RerankRequest,
+    TextPart,
     Txt2AudioRequest,
     Txt2ImgRequest,
     Txt2SoundRequest,
@@ -29,6 +32,7 @@ from .strict_json import Json, JsonObject
 
 DEFAULT_SIDE = 512
 _SEEDS = 2**31
+_encoder = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
 _ENDINGS = {
     "image/png": "png",
     "image/jpeg": "jpg",
@@ -53,25 +57,57 @@ class Form:
 
 def encode(body: JsonObject) -> bytes:
     """Write JSON in ASCII, so that no text can break it."""
-    return json.dumps(body, allow_nan=False, separators=(",", ":")).encode("ascii")
+    return _encoder.encode(body).encode("ascii")
 
 
 def chat(
-    request: Txt2TxtRequest | Img2TxtRequest, model: str, pictures: Sequence[bytes] = ()
+    request: Txt2TxtRequest | Img2TxtRequest,
+    model: str,
+    pictures: Sequence[bytes] = (),
+    number: int = 0,
 ) -> JsonObject:
-    """Build the body of a chat completion: always streamed, with the usage at its end."""
+    """Build the body of a chat completion, for the `number`-th answer of the request.
+
+    It is streamed, with the usage at its end, unless it is to tell how likely its tokens were:
+    LocalAI does that in one piece only.
+    """
+    tools = cast("list[Json]", list(request.tools))
+    told: JsonObject = {"logprobs": True} if request.logprobs else dict(_STREAMED)
     return {
+        **_sampling(request, number),
         "model": model,
         "messages": _messages(request, pictures),
-        "stream": True,
-        "stream_options": {"include_usage": True},
+        **_given(tools=tools or None),
+        **told,
+    }
+
+
+def completion(request: CompletionRequest, model: str, prompt: str, number: int) -> JsonObject:
+    """Build the body that has a text gone on with."""
+    return {**_sampling(request, number), "model": model, "prompt": prompt, **_STREAMED}
+
+
+def moderation(request: ModerationRequest, model: str) -> JsonObject:
+    """Build the body that has texts judged."""
+    return {"model": model, "input": list(request.input)}
+
+
+_STREAMED: JsonObject = {"stream": True, "stream_options": {"include_usage": True}}
+
+
+def _sampling(
+    request: Txt2TxtRequest | Img2TxtRequest | CompletionRequest, number: int
+) -> JsonObject:
+    """Say how the `number`-th answer is sampled; with one seed for all, all would be equal."""
+    return {
+        **request.options,
         **_given(
             temperature=request.temperature,
             top_p=request.top_p,
             top_k=request.top_k,
             max_tokens=request.max_tokens,
             stop=None if request.stop is None else list(request.stop),
-            seed=request.seed,
+            seed=None if request.seed is None else (request.seed + number) % _SEEDS,
             presence_penalty=request.presence_penalty,
             frequency_penalty=request.frequency_penalty,
         ),
@@ -79,17 +115,29 @@ def chat(
 
 
 def _messages(request: Txt2TxtRequest | Img2TxtRequest, pictures: Sequence[bytes]) -> list[Json]:
-    if isinstance(request, Txt2TxtRequest):
-        return [{"role": _role(turn), "content": turn.content} for turn in request.messages]
-    # As data: URIs, or LocalAI drops them and answers from the words alone.
-    parts: list[Json] = [
-        {
-            "type": "image_url",
-            "image_url": {"url": f"data:{_picture_type(picture)};base64,{_base64(picture)}"},
-        }
-        for picture in pictures
-    ]
-    return [{"role": "user", "content": [*parts, {"type": "text", "text": request.question}]}]
+    shown = [_shown(picture) for picture in pictures]
+    if request.messages:
+        return [_turn(message, shown) for message in request.messages]
+    asked = cast("Img2TxtRequest", request).question
+    return [{"role": "user", "content": [*shown, {"type": "text", "text": asked}]}]
+
+
+def _turn(message: Message, shown: Sequence[Json]) -> Json:
+    content: Json = (
+        message.content
+        if isinstance(message.content, str)
+        else [
+            {"type": "text", "text": part.text} if isinstance(part, TextPart) else shown[part.image]
+            for part in message.content
+        ]
+    )
+    return {**message.more, "role": _role(message), "content": content}
+
+
+def _shown(picture: bytes) -> Json:
+    """Write a picture as a data: URI, or LocalAI drops it and answers from the words alone."""
+    url = f"data:{_picture_type(picture)};base64,{_base64(picture)}"
+    return {"type": "image_url", "image_url": {"url": url}}
 
 
 def _role(message: Message) -> str:
@@ -145,9 +193,9 @@ def inpainting(request: InpaintRequest, model: str, image: bytes, mask: bytes) -
     return Form(texts, files)
 
 
-def embedding(texts: Sequence[str], model: str) -> JsonObject:
+def embedding(texts: Sequence[str | tuple[int, ...]], model: str) -> JsonObject:
     """Build the body that turns texts into vectors."""
-    return {"model": model, "input": list(texts)}
+    return {"model": model, "input": [t if isinstance(t, str) else list(t) for t in texts]}
 
 
 def reranking(request: RerankRequest, model: str) -> JsonObject:
@@ -240,6 +288,8 @@ def sources_of(request: InferenceRequest) -> tuple[str, ...]:
             return () if request.image is None else (request.image,)
         case (
             Txt2TxtRequest()
+            | CompletionRequest()
+            | ModerationRequest()
             | Txt2ImgRequest()
             | Txt2VecRequest()
             | RerankRequest()
@@ -255,15 +305,19 @@ def words_of(request: InferenceRequest) -> tuple[str, ...]:
     """Return what the caller wrote: none of it may appear in an error."""
     match request:
         case Txt2TxtRequest():
-            return tuple(message.content for message in request.messages)
+            return tuple(message.words for message in request.messages)
         case Img2TxtRequest():
-            return (request.question,)
+            return (request.question, *(message.words for message in request.messages))
+        case CompletionRequest():
+            return request.prompts
+        case ModerationRequest():
+            return request.input
         case Txt2ImgRequest() | Img2ImgRequest() | Txt2VideoRequest():
             return (request.prompt, request.negative_prompt)
         case InpaintRequest() | Audio2TxtRequest():
             return (request.prompt,)
         case Txt2VecRequest():
-            return request.input
+            return tuple(text for text in request.input if isinstance(text, str))
         case RerankRequest():
             return (request.query, *request.documents)
         case Txt2AudioRequest():

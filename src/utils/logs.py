@@ -100,6 +100,8 @@ class EventLog:
 
     def __call__(self, event: Event) -> None:
         """Listen."""
+        if isinstance(event, Submitted | Started) and not self._log.isEnabledFor(logging.INFO):
+            return
         match event:
             case Submitted(job, position):
                 self._log.info("job submitted", extra={**_facts(job), "position": position})
@@ -117,7 +119,8 @@ class EventLog:
                 )
             case Ended(job):
                 level = logging.WARNING if job.state is JobState.FAILED else logging.INFO
-                self._log.log(level, f"job {job.state}", extra={**_facts(job), **_end(job)})
+                if self._log.isEnabledFor(level):
+                    self._log.log(level, f"job {job.state}", extra={**_facts(job), **_end(job)})
             case ModelLoaded(_, backend, model, seconds, error):
                 self._backends.log(
                     logging.INFO if error is None else logging.WARNING,

@@ -15,9 +15,9 @@ def parse(text: str | bytes) -> Json:
 
     """
     try:
-        return cast(
-            "Json", json.loads(text, parse_constant=_no_number, object_pairs_hook=_each_key_once)
-        )
+        if isinstance(text, bytes):
+            text = text.decode(json.detect_encoding(text), "surrogatepass")
+        return cast("Json", _decoder.decode(text))
     except RecursionError:
         raise ValueError("nested too deeply") from None
 
@@ -31,6 +31,19 @@ def encodable(text: str) -> str:
     return text
 
 
+def mended(value: Json) -> Json:
+    """Return the same with every text `encodable`."""
+    match value:
+        case str():
+            return encodable(value)
+        case list():
+            return [mended(one) for one in value]
+        case dict():
+            return {encodable(key): mended(one) for key, one in value.items()}
+        case _:
+            return value
+
+
 def _no_number(name: str) -> Json:
     raise ValueError(f"{name} is not a number")
 
@@ -40,3 +53,6 @@ def _each_key_once(pairs: list[tuple[str, Json]]) -> JsonObject:
     if len(fields) < len(pairs):
         raise ValueError("a key occurs twice")
     return fields
+
+
+_decoder = json.JSONDecoder(parse_constant=_no_number, object_pairs_hook=_each_key_once)

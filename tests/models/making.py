@@ -7,10 +7,12 @@ from src.models.modality import Modality
 from src.models.queues import Entry
 from src.models.requests import (
     Audio2TxtRequest,
+    CompletionRequest,
     Img2ImgRequest,
     Img2TxtRequest,
     InferenceRequest,
     InpaintRequest,
+    ModerationRequest,
     RerankRequest,
     Txt2AudioRequest,
     Txt2ImgRequest,
@@ -24,6 +26,8 @@ NOW = 1_000.0
 CHAT, DRAW, EDIT, LOOK = list(Modality)[:4]
 SMALLEST: dict[type[InferenceRequest], dict[str, Any]] = {
     Txt2TxtRequest: {"prompt": "p"},
+    CompletionRequest: {"prompts": ["p"]},
+    ModerationRequest: {"input": ["t"]},
     Txt2ImgRequest: {"prompt": "p"},
     Img2ImgRequest: {"prompt": "p", "image": "aGk="},
     Img2TxtRequest: {"image": "aGk="},

@@ -186,6 +186,17 @@ def test_a_model_for_something_else_is_refused_with_what_would_do() -> None:
     assert "`name: idle`" in unmapped.value.hint
 
 
+def test_where_no_model_draws_parts_anew_another_way_is_named() -> None:
+    catalog = Catalog(offered(flux={DRAW, EDIT}))
+
+    for name in (None, "flux"):
+        with pytest.raises(UnknownModel) as refused:
+            catalog.resolve(small(REQUESTS[Modality.INPAINT]).model_copy(update={"model": name}))
+        assert refused.value.hint.endswith(
+            "without a mask the whole picture is changed, by img2img"
+        )
+
+
 def test_strength_needs_a_backend_that_reads_it() -> None:
     models = offered(fixed={EDIT}, free={EDIT})
     catalog = Catalog(models, [defined("free", strength=True), defined("fixed")])

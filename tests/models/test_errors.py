@@ -11,6 +11,7 @@ from src.models.errors import (
     ModelLoadFailed,
     QueueFull,
     Refused,
+    UnknownJob,
     UnknownModel,
 )
 
@@ -56,6 +57,13 @@ def test_an_error_carries_its_facts() -> None:
     assert unknown.nearest == ("a", "b")
     assert not BackendUnavailable("gone", reached=False).reached
     assert ModelLoadFailed("hot", cooling=True, retry_after=9).cooling
+
+
+def test_a_job_that_is_not_there_is_always_spoken_of_in_the_same_words() -> None:
+    told = UnknownJob.of_that_id()
+
+    assert (str(told), told.hint) == (str(UnknownJob.of_that_id()), UnknownJob.of_that_id().hint)
+    assert "no job with this id" in str(told)
 
 
 def test_only_what_another_attempt_may_heal_is_transient() -> None:

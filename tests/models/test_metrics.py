@@ -13,8 +13,10 @@ from src.models.metrics import ErrorLog, RequestMetrics, sanitised
 from src.models.modality import Modality
 from src.models.requests import (
     REQUESTS,
+    CompletionRequest,
     Img2TxtRequest,
     InferenceRequest,
+    ModerationRequest,
     Txt2AudioRequest,
     Txt2ImgRequest,
     Txt2TxtRequest,
@@ -134,7 +136,12 @@ def test_errors_are_counted_by_modality_model_and_code_and_shown_newest_first() 
         "broken",
     )
     assert (older.job_id, older.final, older.at) == ("a", False, NOW + 1)
-    assert newest.parameters == {"messages": 1, "messages_chars": 5}
+    assert newest.parameters == {
+        "messages": 1,
+        "messages_chars": 5,
+        "n": 1,
+        "logprobs": False,
+    }
 
 
 def test_a_failed_load_is_an_error_of_the_job_that_it_was_for() -> None:
@@ -186,7 +193,15 @@ def test_names_that_callers_make_up_do_not_pile_up() -> None:
 CONTENT: dict[Modality, tuple[dict[str, Any], dict[str, object]]] = {
     Modality.TXT2TXT: (
         {"prompt": SECRET, "stop": [SECRET], "temperature": 0.5},
-        {"messages": 1, "messages_chars": 21, "stop": 1, "stop_chars": 21, "temperature": 0.5},
+        {
+            "messages": 1,
+            "messages_chars": 21,
+            "stop": 1,
+            "stop_chars": 21,
+            "temperature": 0.5,
+            "n": 1,
+            "logprobs": False,
+        },
     ),
     Modality.TXT2IMG: (
         {"prompt": SECRET, "negative_prompt": SECRET, "steps": 4},
@@ -203,8 +218,15 @@ CONTENT: dict[Modality, tuple[dict[str, Any], dict[str, object]]] = {
         },
     ),
     Modality.IMG2TXT: (
-        {"images": [SECRET, SECRET], "question": SECRET, "top_k": 3},
-        {"images": 2, "images_chars": 42, "question_chars": 21, "top_k": 3},
+        {"images": [SECRET, SECRET], "question": SECRET, "top_k": 3, "n": 2, "logprobs": True},
+        {
+            "images": 2,
+            "images_chars": 42,
+            "question_chars": 21,
+            "top_k": 3,
+            "n": 2,
+            "logprobs": True,
+        },
     ),
     Modality.TXT2VEC: ({"input": [SECRET, SECRET]}, {"input": 2, "input_chars": 42}),
     Modality.RERANK: (
@@ -249,17 +271,54 @@ def test_a_request_is_described_by_its_numbers_and_lengths(modality: Modality) -
     assert sanitised(request) == described
 
 
+@pytest.mark.parametrize(
+    ("request_", "described"),
+    [
+        (
+            CompletionRequest(prompts=(SECRET, SECRET), options={SECRET: [SECRET, 7]}),
+            {"prompts": 2, "prompts_chars": 42, "options_chars": 42, "n": 1},
+        ),
+        (ModerationRequest(input=(SECRET,)), {"input": 1, "input_chars": 21}),
+        (
+            chat(SECRET, tools=[{"name": SECRET}, {}], options={}),
+            {
+                "messages": 1,
+                "messages_chars": 21,
+                "tools": 2,
+                "tools_chars": 25,
+                "n": 1,
+                "logprobs": False,
+            },
+        ),
+    ],
+    ids=["completion", "moderation", "chat with tools"],
+)
+def test_so_is_one_that_only_some_doors_make(
+    request_: InferenceRequest, described: dict[str, object]
+) -> None:
+    assert sanitised(request_) == described
+
+
 def text_fields(kind: type[InferenceRequest]) -> dict[str, st.SearchStrategy[Any]]:
     """Return a way to fill each field of a request that holds words, pictures or recordings."""
     words = st.text("abc", max_size=3).map(lambda more: SECRET + more)
     several = st.lists(words, min_size=1, max_size=3)
-    turn = st.fixed_dictionaries({"role": st.just("user"), "content": words})
+    inner = st.recursive(words, lambda some: st.lists(some) | st.dictionaries(words, some))
+    further = st.dictionaries(words, inner, min_size=1, max_size=3)
+    turn = st.fixed_dictionaries({"role": st.just("user"), "content": words, "more": further})
     shapes: dict[str, st.SearchStrategy[Any]] = {
         "messages": st.lists(turn, min_size=1, max_size=3),
-        **dict.fromkeys(("images", "input", "documents", "stop"), several),
+        "options": further,
+        "tools": st.lists(further, min_size=1, max_size=3),
+        **dict.fromkeys(("images", "input", "documents", "stop", "prompts"), several),
     }
     if kind is Txt2AudioRequest:
         shapes["input"] = words
+    if kind is Img2TxtRequest:
+        picture = {"type": "image", "image": 0}
+        shapes["messages"] = words.map(
+            lambda text: [{"content": [picture, {"type": "text", "text": text}]}]
+        )
     numbers = {
         name
         for name, schema in kind.model_json_schema()["properties"].items()
@@ -277,6 +336,8 @@ def test_nothing_that_was_said_shown_or_played_is_in_the_description(
     kind: type[InferenceRequest], data: st.DataObject
 ) -> None:
     everything = data.draw(st.fixed_dictionaries(text_fields(kind)))
+    if kind is Img2TxtRequest:
+        del everything[data.draw(st.sampled_from(["question", "messages"]))]
 
     told = json.dumps(dict(sanitised(kind.model_validate(everything))))
 
@@ -293,8 +354,11 @@ def test_every_text_of_a_request_is_tried() -> None:
         "language",
         "instructions",
     }
-    assert set(text_fields(Img2TxtRequest)) == {"model", "images", "question", "stop"}
-    assert set(text_fields(Txt2TxtRequest)) == {"model", "messages", "stop"}
+    talk = {"model", "stop", "options", "tools", "messages"}
+    assert set(text_fields(Img2TxtRequest)) == {*talk, "images", "question"}
+    assert set(text_fields(Txt2TxtRequest)) == talk
+    assert set(text_fields(CompletionRequest)) == {"model", "prompts", "stop", "options"}
+    assert set(text_fields(ModerationRequest)) == {"model", "input"}
 
 
 def test_a_failed_job_without_an_error_is_no_error_to_show() -> None:

@@ -1,7 +1,7 @@
 """Every field with its range, and no way to get one's own words back from an error."""
 
 import json
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
@@ -18,12 +18,15 @@ from src.models.requests import (
     MEDIA,
     REQUESTS,
     Audio2TxtRequest,
+    CompletionRequest,
     Img2ImgRequest,
     Img2TxtRequest,
     InferenceRequest,
     InpaintRequest,
     Message,
+    ModerationRequest,
     RerankRequest,
+    TextPart,
     Txt2AudioRequest,
     Txt2ImgRequest,
     Txt2SoundRequest,
@@ -32,7 +35,7 @@ from src.models.requests import (
     Txt2VideoRequest,
 )
 
-from .making import SMALLEST, small
+from .making import SMALLEST, chat, small
 
 Kind = type[InferenceRequest]
 Table = dict[str, tuple[Any, ...]]
@@ -65,9 +68,11 @@ def each(table: dict[tuple[Kind, ...], Table]) -> list[tuple[Kind, str, Any]]:
 
 
 INFINITE = (float("nan"), float("inf"), -float("inf"))
+FUNCTION: dict[str, Any] = {"type": "function", "function": {"name": "f", "parameters": {}}}
 ANY_NUMBER: tuple[object, ...] = (*INFINITE, 10**300, -(10**300), "9" * 5000, "x", {})
 LONG = "x" * 100_000
-TEXT = (Txt2TxtRequest, Img2TxtRequest)
+CHATS = (Txt2TxtRequest, Img2TxtRequest)
+TEXT = (*CHATS, CompletionRequest)
 PICTURE = (Txt2ImgRequest, Img2ImgRequest)
 PROMPTED = (*PICTURE, InpaintRequest, Txt2SoundRequest, Txt2VideoRequest)
 SPEECH = (Txt2AudioRequest, Audio2TxtRequest)
@@ -84,7 +89,15 @@ ACCEPTED: dict[tuple[Kind, ...], Table] = {
         "seed": (0, 2**31 - 1, None),
         "presence_penalty": (-2, 2, None),
         "frequency_penalty": (-2, 2, None),
+        "n": (1, 8, "2"),
+        "options": ({}, {"grammar": "root ::= x", "logit_bias": {"1": -5.5}, "deep": [[None]]}),
     },
+    CHATS: {
+        "tools": ([], [{}], [FUNCTION] * 256, [{"type": "odd"}]),
+        "logprobs": (True, False),
+    },
+    (CompletionRequest,): {"prompts": (["x"], ["", " "], ["x"] * 64, ["x" * 1_000_000])},
+    (ModerationRequest,): {"input": (["x"], [""], ["x"] * 64, ["x" * 1_000_000])},
     PROMPTED: {"prompt": ("x", LONG, "\u2028\u202e\x1b[31m\x00")},
     STEPWISE: {"steps": (1, 150, None)},
     (*PICTURE, Txt2VideoRequest): {
@@ -101,7 +114,12 @@ ACCEPTED: dict[tuple[Kind, ...], Table] = {
     (Img2ImgRequest,): {"strength": (0.001, 1, None)},
     (Img2ImgRequest, InpaintRequest, Txt2VideoRequest): {"image": ("x", "job:1/0")},
     (InpaintRequest,): {"mask": ("x", "job:1/0")},
-    (Txt2VecRequest,): {"input": ("x", ["x"] * 2048, "x" * 1_000_000)},
+    (Txt2VecRequest,): {
+        "input": (
+            *("x", ["x"] * 2048, "x" * 1_000_000),
+            *([[0]], [[10_000_000] * 100_000], ["x", [1, 2]], ((1, 2), (3,))),
+        )
+    },
     (RerankRequest,): {
         "query": ("x", LONG),
         "documents": (["x"] * 1000, ["", "x" * 1_000_000]),
@@ -136,6 +154,13 @@ ACCEPTED: dict[tuple[Kind, ...], Table] = {
 }
 
 BLANK = ("", " \n", LONG + "x", None, 5, "a\ud800b")
+FURTHER: tuple[object, ...] = (
+    *(None, 5, "x", [], {"\ud800": 1}, {1: 2}),
+    *({"x": odd} for odd in (*INFINITE, b"x", "\ud800", [{"y": object()}])),
+)
+NO_TEXTS: tuple[object, ...] = (
+    *([], "x", ["x"] * 65, ["x" * 1_000_001], [None], [5], [[1]], None, ["\ud800"], {}),
+)
 NO_MEDIA: tuple[object, ...] = ("", 5, {}, [], ["x"], "\ud800")
 REFUSED: dict[tuple[Kind, ...], Table] = {
     tuple(SMALLEST): {"model": ("", "   ", "x" * 257, 5, "\udfff")},
@@ -148,7 +173,15 @@ REFUSED: dict[tuple[Kind, ...], Table] = {
         "seed": (-1, 2**31, 2**64, *ANY_NUMBER),
         "presence_penalty": (-2.1, 2.1, *ANY_NUMBER),
         "frequency_penalty": (-2.1, 2.1, *ANY_NUMBER),
+        "n": (0, 9, 10**9, None, *ANY_NUMBER),
+        "options": FURTHER,
     },
+    CHATS: {
+        "tools": (FUNCTION, [FUNCTION] * 257, ["x"], None, 5, *([one] for one in FURTHER)),
+        "logprobs": (None, 2, "perhaps"),
+    },
+    (CompletionRequest,): {"prompts": NO_TEXTS},
+    (ModerationRequest,): {"input": NO_TEXTS},
     PROMPTED: {"prompt": BLANK},
     STEPWISE: {"steps": (0, -1, 151, 10**6, *ANY_NUMBER)},
     (*PICTURE, Txt2VideoRequest): {
@@ -171,7 +204,10 @@ REFUSED: dict[tuple[Kind, ...], Table] = {
     (Img2ImgRequest, InpaintRequest): {"image": (*NO_MEDIA, None)},
     (InpaintRequest,): {"mask": (*NO_MEDIA, None)},
     (Txt2VecRequest,): {
-        "input": ("", " ", [], ["x", " "], ["x"] * 2049, "x" * 1_000_001, 5, [5], None, "\ud800"),
+        "input": (
+            *("", " ", [], ["x", " "], ["x"] * 2049, "x" * 1_000_001, 5, [5], None, "\ud800"),
+            *([[]], [[-1]], [[10_000_001]], [[1] * 100_001], [["x"]], [[1.5]], [[[1]]]),
+        ),
     },
     (RerankRequest,): {
         "query": BLANK,
@@ -230,6 +266,14 @@ def test_every_field_of_a_request_has_been_tried(kind: Kind) -> None:
     assert set(kind.model_fields) - in_tests_of_their_own <= tried
 
 
+def test_fields_that_are_handed_on_are_not_nested_without_end() -> None:
+    deep: dict[str, Any] = {}
+    for _ in range(100_000):
+        deep = {"x": deep}
+
+    assert "options" in refusal(CompletionRequest, options=deep)
+
+
 @pytest.mark.parametrize("size", ["15x512", "512x4097", "99999x99999"])
 def test_a_size_out_of_range_is_refused_by_its_sides(size: str) -> None:
     told = refusal(Txt2ImgRequest, size=size)
@@ -258,7 +302,8 @@ def test_a_picture_or_a_recording_has_only_so_many_characters(
 @pytest.mark.parametrize("modality", Modality)
 def test_every_modality_has_its_request(modality: Modality) -> None:
     assert REQUESTS[modality].modality is modality
-    assert set(REQUESTS.values()) == set(SMALLEST)
+    assert set(REQUESTS.values()) == set(SMALLEST) - {CompletionRequest, ModerationRequest}
+    assert set(get_args(InferenceRequest)) == set(SMALLEST)
 
 
 @pytest.mark.parametrize("kind", SMALLEST)
@@ -289,26 +334,70 @@ def test_a_prompt_is_short_for_one_user_message() -> None:
     assert request.messages == (Message(role="user", content="hi"),)
 
 
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"prompt": "hi", "messages": [{"content": "ho"}]},
-        {"messages": []},
-        {"messages": [{"content": " "}, {"role": "system", "content": ""}]},
-        {"messages": [{"content": "x"}] * 2001},
-        {"messages": [{"role": "oracle", "content": "x"}]},
-        {"messages": [{"content": "x", "name": "y"}]},
-        {"messages": [{"content": None}]},
-        {"messages": "hi"},
-        {"prompt": ""},
-        {"prompt": "x" * 1_000_001},
-        {"prompt": None},
-        {"prompt": "a\ud800b"},
-    ],
-)
+NO_TALK: list[dict[str, Any]] = [
+    {"prompt": "hi", "messages": [{"content": "ho"}]},
+    {"messages": []},
+    {"messages": [{"content": " "}, {"role": "system", "content": ""}]},
+    {"messages": [{"content": "x"}] * 2001},
+    {"messages": [{"role": "oracle", "content": "x"}]},
+    {"messages": [{"content": "x", "name": "y"}]},
+    {"messages": [{"content": None}]},
+    {"messages": "hi"},
+    {"messages": [{"content": []}]},
+    {"messages": [{"content": [{"type": "text", "text": " "}]}]},
+    {"messages": [{"content": [{"type": "text", "text": "x"}] * 1001}]},
+    {"messages": [{"content": [{"type": "video", "text": "x"}]}]},
+    {"messages": [{"content": [{"type": ["text"], "text": "x"}]}]},
+    {"messages": [{"content": [{"text": "x"}]}]},
+    {"messages": [{"content": ["x"]}]},
+    {"messages": [{"content": {"type": "text", "text": "x"}}]},
+    {"messages": [{"content": "x", "more": {"name": float("nan")}}]},
+    {"messages": [{"content": "", "more": {"tool_calls": []}}]},
+    {"messages": [{"content": "x", "more": None}]},
+    {"messages": [{"content": "x"}, {"content": [{"type": "image", "image": 0}]}]},
+    {"prompt": ""},
+    {"prompt": "x" * 1_000_001},
+    {"prompt": None},
+    {"prompt": "a\ud800b"},
+]
+
+
+@pytest.mark.parametrize("fields", NO_TALK)
 def test_a_conversation_has_words_and_known_roles(fields: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         Txt2TxtRequest.model_validate(fields)
+
+
+def test_a_message_may_have_parts_of_words_or_only_calls() -> None:
+    parts = [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]
+    calls = {"tool_calls": [{"id": "c", "function": {"name": "f", "arguments": "{}"}}]}
+
+    split = Txt2TxtRequest.model_validate({"messages": [{"content": parts}]})
+    called = Txt2TxtRequest.model_validate(
+        {"messages": [{"role": "assistant", "content": "", "more": calls}]}
+    )
+
+    assert split.messages[0].words == "one\ntwo"
+    assert Message(content=(TextPart(text="one"), TextPart(text="two"))) == split.messages[0]
+    assert called.messages[0].more == calls
+
+
+def test_a_conversation_about_pictures_takes_the_place_of_a_question() -> None:
+    looked = [{"content": [{"type": "image", "image": 1}, {"type": "text", "text": "and this?"}]}]
+
+    request = small(Img2TxtRequest, images=["x", "y"], messages=[*looked, {"content": "well?"}])
+
+    assert isinstance(request, Img2TxtRequest)
+    assert [message.images for message in request.messages] == [(1,), ()]
+    assert request.messages[0].words == "and this?"
+
+
+@pytest.mark.parametrize("shown", [[], [2], [0, 2], [64], [-1], ["x"]])
+def test_such_a_conversation_shows_pictures_that_are_there(shown: list[object]) -> None:
+    parts = [{"type": "image", "image": number} for number in shown]
+    content = [{"type": "text", "text": "well?"}, *parts]
+
+    assert "messages" in refusal(Img2TxtRequest, images=["x", "y"], messages=[{"content": content}])
 
 
 def test_a_conversation_may_be_long() -> None:
@@ -366,6 +455,11 @@ def test_an_image_is_short_for_one_image() -> None:
         {"image": None},
         {"image": "x", "images": ["x"]},
         {"image": "x", "question": " "},
+        {
+            "image": "x",
+            "question": "why?",
+            "messages": [{"content": [{"type": "image", "image": 0}]}],
+        },
         {"image": "\ud800"},
     ],
 )
@@ -391,6 +485,11 @@ def test_the_size_of_a_request_is_the_length_of_its_texts() -> None:
     assert conversation.size_bytes == 5 + 3 + 2 + 1
     assert question.size_bytes == 1004
     assert small(Txt2VecRequest, input=["123", "45"]).size_bytes == 5
+    assert small(CompletionRequest, prompts=["123", "45"]).size_bytes == 5
+    parts = [{"type": "text", "text": "12"}, {"type": "image", "image": 0}]
+    talk = small(Img2TxtRequest, image="x", messages=[{"content": parts, "more": {"3": "4"}}])
+    assert talk.lengths()["messages"] == 4
+    assert chat("123", options={"1234": ["5", None, {"6": 7}]}, tools=[{"8": "9"}]).size_bytes == 11
     assert small(RerankRequest, query="12", documents=["345", "6"]).size_bytes == 6
 
 
@@ -446,6 +545,14 @@ def test_words_that_look_like_a_reference_are_words(kind: Kind, name: str) -> No
 
 
 WRONG: dict[Kind, list[dict[str, Any]]] = {
+    CompletionRequest: [
+        {"prompts": CANARY},
+        {"prompts": [CANARY] * 65},
+        {"prompts": [CANARY], "options": [CANARY]},
+        {"prompts": [CANARY], "options": {CANARY: [CANARY, {CANARY: CANARY + "\ud800"}]}},
+        {"prompts": [CANARY], "options": {CANARY: float("nan")}},
+    ],
+    ModerationRequest: [{"input": CANARY}, {"input": [CANARY, [CANARY]]}],
     Txt2TxtRequest: [
         {"prompt": [CANARY]},
         {"prompt": CANARY, "messages": [{"content": CANARY}]},
@@ -455,6 +562,11 @@ WRONG: dict[Kind, list[dict[str, Any]]] = {
         {"messages": CANARY},
         {"messages": [{"role": CANARY, "content": CANARY}]},
         {"messages": [{"content": CANARY, "more": CANARY}]},
+        {"messages": [{"content": [{"type": CANARY, "text": CANARY}]}]},
+        {"messages": [{"content": [{"type": "text", "text": [CANARY]}]}]},
+        {"messages": [{"content": [{"type": "image", "image": CANARY}]}]},
+        {"prompt": CANARY, "tools": [CANARY]},
+        {"prompt": CANARY, "options": CANARY},
     ],
     Txt2ImgRequest: [
         {"prompt": CANARY * 10_000},
@@ -474,8 +586,14 @@ WRONG: dict[Kind, list[dict[str, Any]]] = {
         {"image": [CANARY]},
         {"image": CANARY, "question": ""},
         {"images": [CANARY] * 9, "question": CANARY},
+        {"image": CANARY, "question": CANARY, "messages": [{"content": CANARY}]},
+        {"image": CANARY, "messages": [{"content": CANARY}]},
     ],
-    Txt2VecRequest: [{"input": [CANARY, ""]}, {"input": {CANARY: CANARY}}],
+    Txt2VecRequest: [
+        {"input": [CANARY, ""]},
+        {"input": {CANARY: CANARY}},
+        {"input": [[CANARY]]},
+    ],
     RerankRequest: [
         {"query": CANARY, "documents": CANARY},
         {"query": [CANARY], "documents": [CANARY]},
@@ -540,3 +658,9 @@ def test_no_value_of_any_field_does_worse_than_being_refused(
         return
 
     assert kind.model_validate_json(request.model_dump_json()) == request
+
+
+@pytest.mark.parametrize("name", ["model", "n", "temperature", "stream", "messages", "options"])
+def test_a_field_of_its_own_is_not_hidden_among_the_further_ones(name: str) -> None:
+    with pytest.raises(ValidationError, match=f"{name} must be given beside options"):
+        Txt2TxtRequest.model_validate({"prompt": "hi", "options": {name: 1}})

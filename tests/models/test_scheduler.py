@@ -6,7 +6,7 @@ import pytest
 
 from src.models.breaker import BreakerRules, Trouble
 from src.models.capacity import BackendLimits, Capacity, ModelLimits, Pause
-from src.models.errors import Draining, QueueFull
+from src.models.errors import Draining, QueueFull, TooManyWaiting
 from src.models.jobs import Level
 from src.models.scheduler import Bounds, Decision, Expire, Load, Scheduler, ShutDown, Start
 
@@ -243,6 +243,33 @@ def test_only_so_much_may_wait_on_disk_and_words_may_wait_all_the_same() -> None
     s.withdrawn("job-1")
     s.submit(entry(4, disk_bytes=60))
     s.submit(entry(5, disk_bytes=40))
+
+
+def test_a_caller_may_have_only_so_many_waiting_and_others_are_not_concerned() -> None:
+    s = scheduler("m", bounds=Bounds(per_caller=2))
+    s.submit(entry(1, caller="ann"))
+    s.restore(entry(2, caller="ann"), not_before=NOW + 60)
+
+    with pytest.raises(TooManyWaiting, match="2 of your jobs are waiting") as refused:
+        s.submit(entry(3, caller="ann"))
+
+    assert refused.value.retry_after == 5.0
+    assert s.submit(entry(4, caller="bob")) == 1
+
+
+def test_a_caller_s_job_that_has_begun_or_gone_does_not_wait_any_more() -> None:
+    s = scheduler("m", bounds=Bounds(per_caller=1))
+    s.submit(entry(1, caller="ann"))
+    s.next(NOW)
+    s.submit(entry(2, caller="ann"))
+
+    s.withdrawn("job-2")
+
+    s.submit(entry(3, caller="ann"))
+    s.returned("job-1")  # it was accepted before
+    s.withdrawn("job-3")
+    with pytest.raises(TooManyWaiting, match="1 of your jobs"):
+        s.submit(entry(4, caller="ann"))
 
 
 def test_while_draining_no_job_comes_in_but_those_inside_go_on() -> None:

@@ -22,6 +22,7 @@ from src.routes import errors, twins
 from src.routes.pieces import SEND_S
 from src.routes.tools import Tools
 from src.routes.views import JobView
+from src.sharing import Sharing
 from src.utils.blobs import FileBlobs
 from tests.managing import processor_for
 
@@ -46,8 +47,8 @@ class Ready:
         for chunk in (*self._chunks, Finish()):
             yield chunk
 
-    def stops_at_once(self, modality: Modality) -> bool:
-        del modality
+    def stops_at_once(self, request: InferenceRequest) -> bool:
+        del request
         return True
 
     async def load(self, model: str) -> None:
@@ -124,7 +125,8 @@ async def _twins(
 ) -> AsyncGenerator[FastAPI]:
     """Serve the twins in front of a backend that makes this."""
     processor = processor_for([Ready(chunks)], blobs=blobs)
-    tools = Tools(processor, RequestMetrics(), ErrorLog(), clock=time.time, blobs=blobs)
+    sharing = Sharing(processor, blobs, merge=False, cache_bytes=0, clock=time.time)
+    tools = Tools(processor, sharing, RequestMetrics(), ErrorLog(), clock=time.time, blobs=blobs)
     app = FastAPI()
     errors.install(app)
     app.include_router(twins.build(tools, send_s=send_s))

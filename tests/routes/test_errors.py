@@ -1,18 +1,28 @@
 """The error table."""
 
+import json
 import re
-from typing import Any
+from typing import Annotated, Any
 
 import httpx2
 import pytest
 from fastapi import FastAPI
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from src.models import errors
-from src.models.errors import InferenceManagerError, InvalidInput, QueueFull
+from src.models.errors import InferenceManagerError, InvalidInput, QueueFull, TooManyWaiting
 from src.models.requests import REQUESTS, Img2TxtRequest, Txt2ImgRequest, Txt2TxtRequest
 from src.routes.calls import Options
-from src.routes.errors import OPTIONS, STATUS, answer, describe, from_validation, install
+from src.routes.errors import (
+    OPTIONS,
+    STATUS,
+    answer,
+    describe,
+    detail_of,
+    from_validation,
+    install,
+    plain,
+)
 
 
 def everything(kind: type[InferenceManagerError]) -> set[type[InferenceManagerError]]:
@@ -49,6 +59,54 @@ def test_an_input_error_names_the_field() -> None:
 
 
 @pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, "invalid_request_error"),
+        (401, "authentication_error"),
+        (403, "permission_error"),
+        (404, "invalid_request_error"),
+        (405, "invalid_request_error"),
+        (409, "invalid_request_error"),
+        (413, "invalid_request_error"),
+        (415, "invalid_request_error"),
+        (422, "invalid_request_error"),
+        (429, "rate_limit_error"),
+        (499, "server_error"),
+        (500, "server_error"),
+        (504, "server_error"),
+    ],
+)
+def test_the_type_is_the_one_that_openai_gives_to_the_status(status: int, kind: str) -> None:
+    assert json.loads(bytes(plain(status, "").body))["error"]["type"] == kind
+
+
+def test_a_caller_with_too_much_waiting_is_told_so_as_openai_does() -> None:
+    response = answer(TooManyWaiting("2 jobs", retry_after=5.0))
+
+    error = json.loads(bytes(response.body))["error"]
+    assert (response.status_code, response.headers["Retry-After"]) == (429, "5")
+    assert (error["type"], error["code"]) == ("rate_limit_error", "rate_limit_exceeded")
+
+
+@pytest.mark.parametrize(
+    ("error", "own", "openai_s"),
+    [(InvalidInput("no", param="n"), 422, 400), (QueueFull("full"), 503, 503)],
+)
+def test_invalid_input_is_a_400_where_openai_would_say_so(
+    error: InferenceManagerError, own: int, openai_s: int
+) -> None:
+    assert (answer(error).status_code, answer(error, v1=True).status_code) == (own, openai_s)
+
+
+def test_who_asks_is_told_where_to_read_more_and_who_looks_at_a_job_is_not() -> None:
+    error = QueueFull("full")
+
+    assert detail_of(error, job_id="j").docs == "/errors/queue_full"
+    assert detail_of(error, job_id="j").job_id == "j"
+    assert describe(error).docs is None
+
+
+@pytest.mark.parametrize(
     "sent", [{"content": b'{"prompt": "hi"}'}, {"content": b""}, {"json": [1]}]
 )
 async def test_a_body_that_is_no_json_object_is_told_how_to_be_one(sent: dict[str, Any]) -> None:
@@ -57,7 +115,7 @@ async def test_a_body_that_is_no_json_object_is_told_how_to_be_one(sent: dict[st
 
     @app.post("/")
     async def take(request: Txt2TxtRequest) -> str:
-        return request.messages[0].content
+        return request.messages[0].role
 
     async with httpx2.AsyncClient(
         transport=httpx2.ASGITransport(app=app), base_url="http://test"
@@ -101,6 +159,42 @@ def test_a_problem_is_named_as_the_caller_wrote_it(
 
     assert re.search(says.replace("(and", r"\(and").replace("more)", r"more\)"), error.message)
     assert error.param == param
+
+
+class Forms(BaseModel):
+    """What may be written in several ways."""
+
+    model_config = ConfigDict(strict=True)
+
+    query: Annotated[str, Field(min_length=2)] | list[Annotated[str, Field(min_length=2)]] = "ab"
+    more: list[list[int] | dict[str, str]] = []
+    max_tokens: Annotated[int, Field(le=40)] = 1
+
+
+@pytest.mark.parametrize(
+    ("body", "says", "param"),
+    [
+        ({"query": "a"}, "at least 2 characters", "query"),
+        ({"query": 5}, "valid string", "query"),
+        ({"query": ["ab", "a"]}, "at least 2 characters", "query.1"),
+        ({"query": ["ab", 5]}, "valid string", "query.1"),
+        ({"query": ["a"], "max_tokens": 50}, "at least 2 characters (and 1 more)", "query.0"),
+        ({"more": [[1], [2, "x"]]}, "valid integer", "more.1.1"),
+        ({"more": [{"a": 1}]}, "valid string", "more.0.a"),
+        ({"max_tokens": 50}, "less than or equal to 40", "max_tokens"),
+    ],
+)
+@pytest.mark.parametrize("before", [(), ("body",)])
+def test_of_a_value_that_has_several_forms_the_one_that_was_meant_is_told_of(
+    body: dict[str, Any], says: str, param: str, before: tuple[str, ...]
+) -> None:
+    with pytest.raises(ValidationError) as found:
+        Forms.model_validate(body)
+    problems = [{**p, "loc": (*before, *p["loc"])} for p in found.value.errors()]
+
+    error = from_validation(problems)
+
+    assert (error.message.endswith(says), error.param) == (True, param), error.message
 
 
 def test_an_unknown_field_gets_the_nearest_and_is_only_repeated_if_it_is_a_name() -> None:

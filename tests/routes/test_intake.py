@@ -12,8 +12,11 @@ from hypothesis import strategies as st
 from starlette.types import Message, Receive, Scope, Send
 
 from src.app import create_app
+from src.routes.callers import Callers
 from src.routes.guard import Guard
 from src.routes.intake import LARGE, Intake, Room
+from src.routes.request_ids import RequestIds
+from src.routes.shortcut import Shortcut
 from src.routes.spooling import Spooling
 from src.settings import Settings
 
@@ -394,12 +397,12 @@ async def test_what_is_no_request_is_let_through() -> None:
     assert seen == ["lifespan"]
 
 
-def test_the_application_has_an_intake_behind_its_guard() -> None:
+def test_strangers_are_refused_before_the_intake_and_whoever_refuses_names_the_request() -> None:
     app = create_app(Settings(log_file=None))
 
     classes: list[object] = [middleware.cls for middleware in app.user_middleware]
 
-    assert classes == [Guard, Intake, Spooling]
+    assert classes == [RequestIds, Guard, Callers, Intake, Spooling, Shortcut]
 
 
 @given(

@@ -19,6 +19,7 @@ from src.models.results import Audio, Result, Video
 from src.routes import errors, media
 from src.routes.pieces import SEND_S
 from src.routes.tools import Tools
+from src.sharing import Sharing
 from src.utils.blobs import PIECE, FileBlobs
 from src.utils.stores.memory import MemoryStore
 from tests.managing import processor_for
@@ -86,9 +87,10 @@ async def blobs() -> AsyncGenerator[Watched]:
 async def _showing(blobs: FileBlobs, result: Result, *, send_s: float = SEND_S) -> FastAPI:
     """Make the routes in front of a job that ended with a result."""
     store = MemoryStore()
-    await store.add(job(id="j").started("b", NOW).completed(result, NOW))
+    await store.add(job(id="j", caller="anonymous").started("b", NOW).completed(result, NOW))
     processor = processor_for([], store=store)
-    tools = Tools(processor, RequestMetrics(), ErrorLog(), clock=time.time, blobs=blobs)
+    sharing = Sharing(processor, blobs, merge=False, cache_bytes=0, clock=time.time)
+    tools = Tools(processor, sharing, RequestMetrics(), ErrorLog(), clock=time.time, blobs=blobs)
     app, router = FastAPI(), APIRouter()
     errors.install(app)
     media.add(router, tools, send_s=send_s)

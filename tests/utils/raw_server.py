@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from itertools import count
 from ssl import SSLContext
 from typing import cast
 
@@ -21,7 +22,7 @@ class Act(Enum):
     KEEP = auto()
 
 
-Script = Sequence[bytes | Act]
+Script = Sequence[bytes | Act | asyncio.Event]
 
 
 @dataclass(frozen=True)
@@ -127,18 +128,19 @@ async def raw_server(
 ) -> AsyncGenerator[RawServer]:
     """Answer the n-th request by the n-th script, and all later ones by the last.
 
-    A path that is among the `routes` has a script of its own.
+    A path that is among the `routes` has a script of its own. Where a script has an event, its
+    server waits for it.
     """
     server = RawServer()
+    own = routes or {}
+    others = count()
     tasks: set[asyncio.Task[None]] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         server.connections += 1
         try:
             while (heard := await _hear(reader)) is not None:
-                script = (routes or {}).get(heard.path) or scripts[
-                    min(len(server.heard), len(scripts) - 1)
-                ]
+                script = own.get(heard.path) or scripts[min(next(others), len(scripts) - 1)]
                 server.heard.append(heard)
                 server.asked.set()
                 if not await _play(script, reader, writer, server):
@@ -184,6 +186,8 @@ async def _play(
                 writer.write(step)
                 await writer.drain()
                 await asyncio.sleep(0)
+            case asyncio.Event():
+                await step.wait()
             case Act.HANG:
                 await reader.read(1)  # comes back when the client is gone
                 server.left.set()

@@ -312,6 +312,43 @@ async def test_a_mask_that_does_not_fit_is_refused_with_what_is_wrong(mask: str)
     assert refused.value.message.startswith("mask ")
 
 
+# Files that came along
+
+
+async def test_an_uploaded_file_is_known_by_its_name_and_kept_like_any_other() -> None:
+    blobs = DictBlobs()
+    uploads = {"photo": png(), "mask": png(color="white"), "file": wav()}
+
+    request = InpaintRequest(image="photo", mask="mask", prompt="p")
+    heard = await prepare(Audio2TxtRequest(audio="file"), no_jobs, blobs, uploads)
+    drawn = await prepare(request, no_jobs, blobs, uploads)
+
+    assert [len(heard.blobs), len(drawn.blobs)] == [1, 2]
+    assert await blobs.read(heard.blobs[0]) == wav()
+
+
+@pytest.mark.parametrize("text", [PICTURE, "", "photo "])
+async def test_other_texts_are_what_they_were_beside_an_uploaded_file(text: str) -> None:
+    request = Img2ImgRequest.model_construct(image=text, prompt="p")
+
+    if text == PICTURE:
+        assert (await prepare(request, no_jobs, DictBlobs(), {"photo": wav()})).blobs
+    else:
+        with pytest.raises(InvalidInput, match="image is not"):
+            await prepare(request, no_jobs, DictBlobs(), {"photo": png()})
+
+
+async def test_an_uploaded_file_that_is_refused_is_called_by_its_name() -> None:
+    with pytest.raises(InvalidInput, match="photo is not a PNG") as picture:
+        await prepare(
+            Img2ImgRequest(image="photo", prompt="p"), no_jobs, InMemory(), {"photo": b"x"}
+        )
+    with pytest.raises(InvalidInput, match="file is not a WAV") as recording:
+        await prepare(Audio2TxtRequest(audio="file"), no_jobs, InMemory(), {"file": png()})
+
+    assert (picture.value.param, recording.value.param) == ("photo", "file")
+
+
 # Recordings
 
 

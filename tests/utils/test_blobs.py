@@ -6,6 +6,7 @@ import stat
 import threading
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, asynccontextmanager
+from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -63,6 +64,14 @@ async def test_bytes_at_hand_are_simply_handed_back(blobs: Blobs) -> None:
     assert await blobs.read(b"at hand") == b"at hand"
 
 
+@pytest.mark.parametrize("data", [b"", b"x", LARGE])
+async def test_the_digest_is_that_of_the_bytes_wherever_they_are(blobs: Blobs, data: bytes) -> None:
+    expected = sha256(data).hexdigest()
+
+    assert await blobs.digest(data) == expected
+    assert await blobs.digest(await blobs.keep(data)) == expected
+
+
 async def test_what_is_dropped_is_kept_no_more_and_nothing_else_goes_with_it(blobs: Blobs) -> None:
     first, second = await blobs.keep(LARGE), await blobs.keep(LARGE)
 
@@ -81,6 +90,8 @@ async def test_what_was_never_kept_is_unknown_whatever_it_is_called(blobs: Blobs
         await blobs.read(Blob(key, 5))
     with pytest.raises(UnknownJob):
         await anext(blobs.stream(Blob(key, 5)))
+    with pytest.raises(UnknownJob):
+        await blobs.digest(Blob(key, 5))
     await blobs.drop([Blob(key, 5)])
 
 
@@ -212,6 +223,8 @@ async def test_a_file_that_was_cut_short_is_said_to_be_damaged(temporary: Path) 
 
         with pytest.raises(StorageFailed, match="damaged"):
             await blobs.read(content)
+        with pytest.raises(StorageFailed, match="damaged"):
+            await blobs.digest(content)
         with pytest.raises(StorageFailed, match="damaged"):
             _ = [piece async for piece in blobs.stream(content)]
 

@@ -17,7 +17,7 @@ from src.models.errors import BackendProtocolError, EmptyResult, InvalidInput, U
 from src.models.requests import Img2ImgRequest, Img2TxtRequest, InferenceRequest, Txt2TxtRequest
 from src.models.results import Image
 from src.utils.attachments import prepare
-from src.utils.images import MAX_SENT_BYTES, drawable, inspect_result, preview
+from src.utils.images import MAX_SENT_BYTES, drawable, inspect_result, preview, redrawn
 from src.utils.localai_memory import InMemory
 
 CANARY = "canary-7d1f"
@@ -534,6 +534,32 @@ def test_an_absurdly_large_result_is_no_result() -> None:
         inspect_result(empty_png(13000, 13000), backend="b")
     with pytest.raises(BackendProtocolError, match="too many pixels"):
         inspect_result(huge_webp(), backend="b")
+
+
+def test_a_mask_that_is_transparent_where_it_counts_becomes_white_there() -> None:
+    picture = Pillow.new("RGBA", (64, 48), (9, 9, 9, 255))
+    picture.paste((255, 255, 255, 0), (0, 0, 32, 48))
+
+    mask = Pillow.open(io.BytesIO(redrawn(encoded(picture), "mask")))
+
+    assert mask.mode == "L"
+    assert mask.crop((0, 0, 32, 48)).getextrema() == (255, 255)
+    assert mask.crop((32, 0, 64, 48)).getextrema() == (0, 0)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "1"])
+def test_a_mask_with_nothing_transparent_stays_as_it_is(mode: str) -> None:
+    data = encoded(Pillow.new(mode, (64, 48), "white"))
+
+    assert redrawn(data, "mask") == data
+
+
+@pytest.mark.parametrize("data", [b"", b"x", png(mode="RGBA")[:-40], png(8, 8)])
+def test_a_mask_that_is_no_picture_is_refused(data: bytes) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        redrawn(data, "mask")
+
+    assert refused.value.param == "mask"
 
 
 async def test_a_small_picture_is_its_own_preview() -> None:

@@ -1,4 +1,5 @@
 import asyncio
+import json
 import logging
 import ssl
 from datetime import UTC, datetime, timedelta
@@ -29,12 +30,14 @@ from src.models.errors import (
 from src.models.modality import Modality
 from src.models.ports import Backend, OfferedModel
 from src.models.requests import (
+    CompletionRequest,
     Img2TxtRequest,
     InferenceRequest,
     Message,
+    ModerationRequest,
     Txt2TxtRequest,
 )
-from src.models.results import Finish, Image, TextDelta
+from src.models.results import ChoiceEnd, Finish, Image, Logprobs, TextDelta, Verdict
 from src.utils.localai_client import LocalAIClient
 from tests.utils.localai_asking import (
     CANARY,
@@ -45,6 +48,7 @@ from tests.utils.localai_asking import (
     PNG,
     SNOW,
     answer,
+    base64_of,
     client_of,
     failure,
     failure_of,
@@ -144,12 +148,199 @@ async def test_pictures_go_as_data_uris_before_the_question() -> None:
     ]
 
 
+async def test_a_conversation_about_pictures_shows_each_where_it_belongs() -> None:
+    blue = f"data:image/png;base64,{base64_of(png(color='blue'))}"
+    request = Img2TxtRequest.model_validate(
+        {
+            "images": [DATA_URI, blue],
+            "messages": [
+                {
+                    "content": [
+                        {"type": "image", "image": 1},
+                        {"type": "text", "text": "or"},
+                        {"type": "image", "image": 0},
+                        {"type": "image", "image": 1},
+                    ]
+                },
+                {"role": "assistant", "content": "blue"},
+            ],
+        }
+    )
+    async with client_of(stream(delta("red", "stop"), DONE)) as (client, server):
+        await answer(client, request)
+
+    red, dark = ({"type": "image_url", "image_url": {"url": url}} for url in (DATA_URI, blue))
+    assert server.heard[0].json["messages"] == [
+        {"role": "user", "content": [dark, {"type": "text", "text": "or"}, red, dark]},
+        {"role": "assistant", "content": "blue"},
+    ]
+
+
+async def test_tools_and_further_fields_are_handed_on_but_change_nothing_else() -> None:
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+    called = {"name": "ann", "tool_calls": [{"id": "c", "function": {"name": "f"}}]}
+    odd = {"role": "system", "content": "odd"}
+    request = Txt2TxtRequest.model_validate(
+        {
+            "messages": [{"role": "assistant", "content": "", "more": {**called, **odd}}],
+            "tools": [tool],
+            "temperature": 0,
+            "options": {"tool_choice": "required", "grammar": "root ::= x"},
+        }
+    )
+    async with client_of(stream(delta("x", "stop"), DONE)) as (client, server):
+        await answer(client, request)
+
+    assert server.heard[0].json == {
+        "model": "m",
+        "messages": [{"role": "assistant", "content": "", **called}],
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "tools": [tool],
+        "tool_choice": "required",
+        "grammar": "root ::= x",
+        "temperature": 0.0,
+    }
+
+
+async def test_several_answers_are_several_calls_each_with_a_seed_of_its_own() -> None:
+    usage = event({"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 2}})
+    scripts = [
+        stream(delta(text, why), usage, DONE) for text, why in (("a", "length"), ("b", "stop"))
+    ]
+    request = HELLO.model_copy(update={"n": 2, "seed": 2**31 - 1})
+
+    async with client_of(*scripts) as (client, server):
+        chunks = await answer(client, request)
+
+    assert chunks == [
+        TextDelta("a"),
+        ChoiceEnd("length", 0),
+        TextDelta("b", choice=1),
+        ChoiceEnd("stop", 1),
+        Finish("length", 5, 4),
+    ]
+    assert [heard.json.get("seed") for heard in server.heard] == [2**31 - 1, 0]
+    assert all("n" not in heard.json for heard in server.heard)
+
+
+async def test_several_answers_without_a_seed_are_left_to_chance() -> None:
+    script = stream(delta("a", "stop"), DONE)
+    async with client_of(script, script) as (client, server):
+        await answer(client, HELLO.model_copy(update={"n": 2}))
+
+    assert [heard.json.get("seed") for heard in server.heard] == [None, None]
+
+
+async def test_how_likely_tokens_were_is_asked_for_in_one_piece() -> None:
+    told = {
+        "choices": [
+            {
+                "finish_reason": "length",
+                "message": {"content": "hi"},
+                "logprobs": {"content": [{"token": "hi"}]},
+            }
+        ],
+        "usage": {"prompt_tokens": 5, "completion_tokens": 1},
+    }
+    script = (reply(200, told, keep=True, x_simulated="yes"), Act.KEEP)
+    request = HELLO.model_copy(update={"n": 2, "logprobs": True, "options": {"top_logprobs": 3}})
+
+    async with client_of(script, script) as (client, server):
+        chunks = await answer(client, request)
+
+    assert chunks == [
+        *(TextDelta("hi"), Logprobs(({"token": "hi"},)), ChoiceEnd("length")),
+        *(TextDelta("hi", choice=1), Logprobs(({"token": "hi"},), 1), ChoiceEnd("length", 1)),
+        Finish("length", 5, 2, simulated=True),
+    ]
+    assert (server.heard[0].json["logprobs"], server.heard[0].json["top_logprobs"]) == (True, 3)
+    assert "stream" not in server.heard[0].json
+    assert server.heard[0].header("X-Correlation-ID") == "chatcmpl-job-1"
+
+
+async def test_each_text_is_gone_on_with_by_itself() -> None:
+    def text(said: str, reason: str | None = None) -> bytes:
+        return event({"choices": [{"index": 0, "finish_reason": reason, "text": said}]})
+
+    scripts = [stream(text(word), text("", "stop"), DONE) for word in ("a", "b", "c", "d")]
+    request = CompletionRequest(
+        prompts=("one", "two"), n=2, seed=7, max_tokens=9, options={"echo": False}
+    )
+    async with client_of(*scripts) as (client, server):
+        chunks = await answer(client, request)
+
+    assert chunks == [
+        *(TextDelta("a"), ChoiceEnd("stop")),
+        *(TextDelta("b", choice=1), ChoiceEnd("stop", 1)),
+        *(TextDelta("c", choice=2), ChoiceEnd("stop", 2)),
+        *(TextDelta("d", choice=3), ChoiceEnd("stop", 3)),
+        Finish("stop"),
+    ]
+    assert [(h.json["prompt"], h.json["seed"]) for h in server.heard] == [
+        *(("one", 7), ("one", 8), ("two", 7), ("two", 8)),
+    ]
+    assert server.heard[0].line == "POST /v1/completions HTTP/1.1"
+    assert server.heard[0].header("X-Correlation-ID") == "job-1"
+    assert server.heard[0].json == {
+        "model": "m",
+        "prompt": "one",
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "max_tokens": 9,
+        "seed": 7,
+        "echo": False,
+    }
+
+
+async def test_texts_are_judged_in_one_go() -> None:
+    results = [{"flagged": True, "hate": 0.5}, {"flagged": False}]
+    script = (reply(200, {"id": "u", "model": "m", "results": results}, keep=True), Act.KEEP)
+
+    async with client_of(script) as (client, server):
+        chunks = await answer(client, ModerationRequest(input=("one", "two")))
+
+    assert chunks == [Verdict(({"flagged": True, "hate": 0.5}, {"flagged": False})), Finish()]
+    assert server.heard[0].line == "POST /v1/moderations HTTP/1.1"
+    assert server.heard[0].json == {"model": "m", "input": ["one", "two"]}
+
+
+FINE = {"flagged": False}
+
+
+@pytest.mark.parametrize(
+    "results", [None, [], FINE, "x", [FINE], [None, FINE], [FINE, 7], [FINE, FINE, FINE]]
+)
+async def test_what_is_no_verdict_is_refused(results: object) -> None:
+    script = reply(200, {"results": results}, keep=True)
+
+    error = await failure_of(script, Act.KEEP, request=ModerationRequest(input=("one", "two")))
+
+    assert isinstance(error, BackendProtocolError)
+
+
+async def test_an_event_that_openai_could_have_written_is_given_on_as_it_came() -> None:
+    told = {
+        "id": "chatcmpl-job-1",
+        "object": "chat.completion.chunk",
+        "created": 1,
+        "model": "m",
+        "choices": [{"index": 0, "finish_reason": None, "delta": {"content": "hi"}}],
+    }
+    async with client_of(stream(event(told), delta("!", "stop"), DONE)) as (client, _):
+        first, second, _finish = await answer(client)
+
+    assert isinstance(first, TextDelta)
+    assert json.loads(first.event) == told
+    assert second == TextDelta("!")
+
+
 async def test_every_call_says_who_calls_and_for_which_job() -> None:
     async with client_of(stream(delta("x", "stop"), DONE), api_key="sesame") as (client, server):
         await answer(client)
 
     [heard] = server.heard
-    assert heard.header("X-Correlation-ID") == "job-1"
+    assert heard.header("X-Correlation-ID") == "chatcmpl-job-1"
     assert heard.header("Authorization") == "Bearer sesame"
     assert heard.header("Accept-Encoding") == "identity"
     assert (heard.header("User-Agent") or "").startswith("inference-manager/0")
@@ -853,8 +1044,8 @@ async def test_it_is_a_backend_and_shows_where_but_not_its_key() -> None:
     client = LocalAIClient(name="gpu", url="http://host:8080/v1", api_key="sesame")
     backend: Backend = client
 
-    at_once = {modality for modality in Modality if backend.stops_at_once(modality)}
-    assert at_once == {Modality.TXT2TXT, Modality.IMG2TXT}
+    assert backend.stops_at_once(HELLO)
+    assert not backend.stops_at_once(FOX)
     assert repr(client) == "<LocalAIClient gpu [http://host:8080]>"
     await client.close()
 

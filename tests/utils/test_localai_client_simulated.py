@@ -1,10 +1,12 @@
 """The client against a server that behaves as LocalAI does, over a real socket."""
 
 import base64
+import json
 import ssl
 from collections.abc import AsyncGenerator, Generator
 from contextlib import aclosing
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -27,10 +29,12 @@ from src.models.errors import (
 from src.models.modality import Modality
 from src.models.requests import (
     Audio2TxtRequest,
+    CompletionRequest,
     Img2ImgRequest,
     Img2TxtRequest,
     InferenceRequest,
     InpaintRequest,
+    ModerationRequest,
     RerankRequest,
     Txt2AudioRequest,
     Txt2ImgRequest,
@@ -39,7 +43,7 @@ from src.models.requests import (
     Txt2VecRequest,
     Txt2VideoRequest,
 )
-from src.models.results import Image, Result, collect
+from src.models.results import Image, Result, TextDelta, collect
 from src.simulator.config import SimulatorConfig
 from src.simulator.serve import Simulator
 from src.utils.attachments import prepare
@@ -54,6 +58,9 @@ DRAW = Txt2ImgRequest(prompt="a red fox", seed=7, width=64, height=64, steps=1)
 
 SAY = Txt2AudioRequest(input="Hello there")
 EMBED = Txt2VecRequest(input=("one", "two"))
+GO_ON = CompletionRequest(prompts=("count to 9",))
+JUDGE = ModerationRequest(input=("one", "two"))
+LIKELY = CHAT.model_copy(update={"logprobs": True})
 MODELS = {
     Modality.TXT2TXT: "sim-chat",
     Modality.IMG2TXT: "sim-vision",
@@ -109,6 +116,133 @@ async def test_text_comes_back_as_it_was_said(client: LocalAIClient) -> None:
     assert result.finish.simulated
     assert result.finish.prompt_tokens > 0
     assert result.finish.completion_tokens > 0
+
+
+async def pieces_of(client: LocalAIClient, request: InferenceRequest) -> list[TextDelta]:
+    async with aclosing(client.run(request, "sim-chat", "job-1")) as chunks:
+        return [chunk async for chunk in chunks if isinstance(chunk, TextDelta)]
+
+
+async def test_every_piece_of_text_may_be_given_on_as_it_is(client: LocalAIClient) -> None:
+    pieces = await pieces_of(client, CHAT)
+
+    assert pieces
+    for piece in pieces:
+        events = [json.loads(event) for event in piece.event.split("\n\ndata: ")]
+        assert {event["id"] for event in events} == {"chatcmpl-job-1"}
+        said = "".join(event["choices"][0]["delta"]["content"] for event in events)
+        assert said == piece.text
+
+
+def calling(**more: object) -> Txt2TxtRequest:
+    city = {"type": "object", "properties": {"city": {"enum": ["Oslo"]}}, "required": ["city"]}
+    functions = [{"name": "get_weather", "parameters": city}, {"name": "get_time"}]
+    tools = [{"type": "function", "function": function} for function in functions]
+    prompt = "get_weather and get_time"
+    return Txt2TxtRequest.model_validate({"prompt": prompt, "tools": tools, **more})
+
+
+@pytest.mark.parametrize("more", [{}, {"logprobs": True}], ids=["streamed", "in one piece"])
+@pytest.mark.parametrize("fault", [(), ("duplicate_ids",)], ids=["own ids", "one id for all"])
+async def test_functions_are_called_each_by_an_id_of_its_own(
+    simulator: Simulator, client: LocalAIClient, more: dict[str, object], fault: tuple[str, ...]
+) -> None:
+    for kind in fault:
+        simulator.control.add_fault(kind)
+
+    result = await result_of(client, calling(**more))
+
+    weather, time = result.calls
+    assert (weather.name, weather.arguments) == ("get_weather", '{"city": "Oslo"}')
+    assert (time.name, time.arguments) == ("get_time", "{}")
+    assert weather.id != time.id
+    assert result.finish.reason == "tool_calls"
+
+
+async def test_a_function_may_be_chosen_by_a_field_that_is_handed_on(client: LocalAIClient) -> None:
+    choice = {"type": "function", "function": {"name": "get_time"}}
+
+    result = await result_of(client, calling(options={"tool_choice": choice}))
+    none = await result_of(client, calling(options={"tool_choice": "none"}))
+
+    assert [call.name for call in result.calls] == ["get_time"]
+    assert none.calls == ()
+
+
+async def test_several_answers_differ_and_the_same_seed_gives_them_again(
+    client: LocalAIClient,
+) -> None:
+    request = Txt2TxtRequest.model_validate({"prompt": "hello", "n": 2, "seed": 7})
+
+    first, again = await result_of(client, request), await result_of(client, request)
+    texts = [choice.text for choice in first.choices]
+    single = await result_of(client, request.model_copy(update={"n": 1, "seed": 8}))
+
+    assert len(set(texts)) == 2
+    assert [choice.text for choice in again.choices] == texts
+    assert single.text == texts[1]
+
+
+async def test_how_likely_each_token_was_is_told(client: LocalAIClient) -> None:
+    request = CHAT.model_copy(update={"logprobs": True, "options": {"top_logprobs": 2}})
+
+    result = await result_of(client, request)
+
+    tokens = cast("list[dict[str, Any]]", list(result.logprobs))
+    assert "".join(token["token"] for token in tokens) == result.text
+    assert all(len(token["top_logprobs"]) == 2 for token in tokens)
+    assert result.finish.simulated
+    assert result.finish.completion_tokens == len(tokens)
+
+
+async def test_texts_are_gone_on_with_and_the_limit_is_told_apart(client: LocalAIClient) -> None:
+    request = CompletionRequest(prompts=("count to 9", "repeat: hi"), max_tokens=2)
+
+    result = await result_of(client, request)
+
+    assert [(choice.text, choice.reason) for choice in result.choices] == [
+        ("1 2", "length"),
+        ("hi", "stop"),
+    ]
+    assert result.finish.completion_tokens == 3
+    assert result.finish.simulated
+
+
+async def test_texts_are_judged(client: LocalAIClient) -> None:
+    request = ModerationRequest(input=("a red fox", "I hate it"))
+
+    result = await result_of(client, request)
+
+    assert result.verdict is not None
+    first, second = cast("list[dict[str, Any]]", list(result.verdict.results))
+    assert (first["flagged"], second["flagged"]) == (False, True)
+    assert second["categories"]["hate"]
+
+
+async def test_tokens_become_a_vector_like_any_text(client: LocalAIClient) -> None:
+    request = Txt2VecRequest(input=((1, 2, 3), "a red fox", (1, 2, 3), (4,)))
+
+    first, words, again, other = (await result_of(client, request)).vectors
+
+    assert first == again
+    assert len({len(vector.values) for vector in (first, words, other)}) == 1
+    assert first != other != words
+
+
+async def test_pictures_are_talked_about_in_the_order_they_are_shown(client: LocalAIClient) -> None:
+    sources: list[str] = []
+    for width in (64, 96):
+        drawn = (await result_of(client, DRAW.model_copy(update={"width": width}))).images[0]
+        assert isinstance(drawn.data, bytes)
+        sources.append(base64.b64encode(drawn.data).decode())
+    shown = [{"type": "image", "image": number} for number in (1, 0)]
+    talk = Img2TxtRequest.model_validate(
+        {"images": sources, "messages": [{"content": [*shown, {"type": "text", "text": "And?"}]}]}
+    )
+
+    told = await result_of(client, await prepare(talk, no_jobs, InMemory()))
+
+    assert told.text.index("96x64") < told.text.index("64x64")
 
 
 async def test_pictures_are_drawn_changed_and_described(client: LocalAIClient) -> None:
@@ -250,6 +384,25 @@ FAULTS: list[tuple[InferenceRequest, str, dict[str, object], type[InferenceManag
     (CHAT, "garbage", {"what": "not_utf8"}, BackendProtocolError),
     (CHAT, "garbage", {"what": "empty_body"}, BackendProtocolError),
     (CHAT, "garbage", {"what": "bad_gzip"}, BackendProtocolError),
+    (GO_ON, "reset", {"after_tokens": 2}, StreamCut),
+    (GO_ON, "cut", {"after_tokens": 2}, StreamCut),
+    (GO_ON, "no_done", {}, StreamCut),
+    (GO_ON, "stream_error", {}, ModelCrashed),
+    (GO_ON, "stream_error", {"after_tokens": 2}, ModelCrashed),
+    (GO_ON, "stream_error", {"after_tokens": 99}, ModelCrashed),
+    (GO_ON, "load_failure", {}, ModelLoadFailed),
+    (GO_ON, "status", {"status": 500}, BackendFailed),
+    (GO_ON, "garbage", {"what": "truncated_json"}, BackendProtocolError),
+    (GO_ON, "garbage", {"what": "wrong_type"}, BackendProtocolError),
+    (JUDGE, "reset", {}, BackendUnavailable),
+    (JUDGE, "rejected", {"retry_after": 3.0}, BackendBusy),
+    (JUDGE, "load_failure", {}, ModelLoadFailed),
+    (JUDGE, "garbage", {"what": "html"}, BackendProtocolError),
+    (JUDGE, "garbage", {"what": "wrong_type"}, BackendProtocolError),
+    (LIKELY, "cut", {}, BackendUnavailable),
+    (LIKELY, "crash", {"after_tokens": 1}, ModelCrashed),
+    (LIKELY, "load_failure", {}, ModelLoadFailed),
+    (LIKELY, "garbage", {"what": "wrong_type"}, BackendProtocolError),
     (SAY, "reset", {}, BackendUnavailable),
     (SAY, "cut", {}, BackendUnavailable),
     (SAY, "load_failure", {}, ModelLoadFailed),
@@ -350,6 +503,6 @@ async def test_a_chat_that_is_left_stops_in_the_engine(
         await anext(chunks)
     [record] = simulator.control.wait(model="sim-chat", state="ended")
 
-    assert record.correlation_id == "job-9"
+    assert record.correlation_id == "chatcmpl-job-9"
     assert record.ending == "client_left"
     simulator.control.patch(speed=0)

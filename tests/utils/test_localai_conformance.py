@@ -28,9 +28,13 @@ from src.models.errors import (
     StreamCut,
     UnknownModel,
 )
-from src.models.modality import Modality
 from src.models.ports import OfferedModel
-from src.models.requests import Img2TxtRequest, InferenceRequest
+from src.models.requests import (
+    CompletionRequest,
+    Img2TxtRequest,
+    InferenceRequest,
+    Txt2TxtRequest,
+)
 from src.models.results import Chunk, Finish, Image, TextDelta
 from tests.utils.localai_asking import (
     CANARY,
@@ -922,7 +926,7 @@ async def test_a_server_that_preloads_is_alive() -> None:
 
 async def test_only_a_chat_stops_at_once_but_every_caller_may_leave() -> None:
     async with client_of((Act.HANG,)) as (client, server):
-        for request in REQUESTS.values():
+        for request in (*REQUESTS.values(), CompletionRequest(prompts=("once",))):
             server.asked.clear()
             server.left.clear()
             task = asyncio.create_task(answer(client, request))
@@ -931,5 +935,5 @@ async def test_only_a_chat_stops_at_once_but_every_caller_may_leave() -> None:
                 task.cancel()
                 await asyncio.wait([task])
                 await server.left.wait()
-            text = request.modality in (Modality.TXT2TXT, Modality.IMG2TXT)
-            assert client.stops_at_once(request.modality) is text
+            talk = isinstance(request, Txt2TxtRequest | Img2TxtRequest)
+            assert client.stops_at_once(request) is talk

@@ -17,6 +17,7 @@ from src.models.errors import (
     InferenceManagerError,
     ModelCrashed,
     ModelLoadFailed,
+    NotOffered,
     UnknownModel,
 )
 from src.utils.localai_errors import (
@@ -246,6 +247,17 @@ def test_no_shape_of_an_error_breaks_anything(status: int, body: object) -> None
     error = error_of(failure_of(status, json.dumps(body).encode()), SCENE)
 
     assert isinstance(error, BackendError | UnknownModel)
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b'{"error": "Resource not found"}'])
+def test_a_404_for_what_not_every_localai_has_means_that_this_one_has_it_not(body: bytes) -> None:
+    scene = Scene("gpu", "m", service="moderations")
+
+    error = error_of(failure_of(404, body), scene)
+
+    assert isinstance(error, NotOffered)
+    assert error.message == "backend gpu does not offer moderations"
+    assert isinstance(error_of(failure_of(404, b'{"error": "no model m"}'), scene), UnknownModel)
 
 
 def test_a_silent_404_means_an_unknown_model_and_a_web_page_a_wrong_address() -> None:

@@ -69,7 +69,7 @@ def read(pieces: Iterable[bytes]) -> list[Chunk | str]:
                 break
         else:
             told.last(reader.close())
-        chunks.append(told.finish(simulated=False))
+        chunks.append(Finish(told.end().reason, *told.tokens))
     except BackendError as error:
         chunks.append(type(error).__name__)
     return chunks

@@ -68,10 +68,7 @@ class MemoryStore:
         try:
             return self._jobs[job_id]
         except KeyError:
-            raise UnknownJob(
-                "there is no job with this id",
-                hint="ids are kept while the server runs, finished jobs until room is needed",
-            ) from None
+            raise UnknownJob.of_that_id() from None
 
     async def close(self) -> None:
         """Forget everything."""

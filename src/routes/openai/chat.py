@@ -1,0 +1,210 @@
+"""`/v1/chat/completions`: a conversation, with or without pictures, whole or as it comes."""
+
+import re
+from typing import Any
+
+from fastapi.routing import APIRoute
+from pydantic import JsonValue
+from pydantic_core import to_json
+from starlette.responses import Response
+
+from ...handles import JobHandle
+from ...models.jobs import Job
+from ...models.results import (
+    Call,
+    Choice,
+    ChoiceEnd,
+    Chunk,
+    Finish,
+    Logprobs,
+    Result,
+    TextDelta,
+    chat_id,
+)
+from ..doors import Asked, Door, Manner, routes
+from ..errors import ErrorDetail
+from ..incoming import Incoming
+from ..tools import Tools
+from .chat_body import ChatBody, request_in
+from .shapes import CHAT_COMPLETION, DONE, json_answer, sse
+from .usage import usage
+
+
+class Chat(Door):
+    """Answers conversations."""
+
+    async def asked(self, incoming: Incoming) -> Asked:
+        """Read a conversation."""
+        body = await incoming.json(ChatBody)
+        counted = body.usage_wanted
+        return Asked(
+            request=request_in(body, strict=incoming.wishes.strict),
+            whole=_completion,
+            frames=(lambda handle: ChatFrames(handle, counted=counted)) if body.stream else None,
+            timeout_s=body.timeout,
+            queue_events=body.queue_wanted,
+        )
+
+
+def build(tools: Tools, manner: Manner) -> list[APIRoute]:
+    """Make the routes."""
+
+    async def create_chat_completion(body: ChatBody) -> None:
+        """Continue a conversation; with `stream`, as server-sent events while it is written."""
+
+    return routes(
+        ("/v1/chat/completions", "/chat/completions"),
+        Chat(tools, manner),
+        create_chat_completion,
+        tag="openai",
+        summary="Continue a conversation",
+        answers=CHAT_COMPLETION,
+    )
+
+
+def _completion(job: Job, result: Result) -> Response:
+    return json_answer(
+        {
+            "id": chat_id(job.id),
+            "object": "chat.completion",
+            "created": int(job.submitted_at),
+            "model": job.model,
+            "choices": [_choice(place, choice) for place, choice in enumerate(result.choices)],
+            "usage": usage(job, result),
+            "system_fingerprint": None,
+        }
+    )
+
+
+def _choice(place: int, choice: Choice) -> dict[str, Any]:
+    message: dict[str, Any] = {
+        "role": "assistant",
+        "content": choice.text or (None if choice.calls else ""),
+        "refusal": None,
+    }
+    if choice.reasoning:
+        message |= _thought(choice.reasoning)
+    if choice.calls:
+        message["tool_calls"] = [_call(call, whole=True) for call in choice.calls]
+    return {
+        "index": place,
+        "message": message,
+        "logprobs": _likely(choice.logprobs) if choice.logprobs else None,
+        "finish_reason": choice.reason,
+    }
+
+
+def _thought(reasoning: str) -> dict[str, str]:
+    """Write the thinking under both names that clients look for."""
+    return {"reasoning": reasoning, "reasoning_content": reasoning}
+
+
+def _likely(logprobs: tuple[JsonValue, ...]) -> dict[str, Any]:
+    return {"content": list(logprobs), "refusal": None}
+
+
+def _call(call: Call, *, whole: bool) -> dict[str, Any]:
+    if whole:
+        function = {"name": call.name, "arguments": call.arguments}
+        return {"id": call.id, "type": "function", "function": function}
+    piece: dict[str, Any] = {"index": call.index}
+    function = {"arguments": call.arguments}
+    if call.id:
+        piece |= {"id": call.id, "type": "function"}
+        function = {"name": call.name, "arguments": call.arguments}
+    return {**piece, "function": function}
+
+
+_CREATED = re.compile(r'"created": ?(\d{1,12})[,}]', re.ASCII)
+
+
+def _created(event: str) -> int | None:
+    """Return the time in an event of the backend: all events of a stream have the same."""
+    found = _CREATED.search(event)
+    return None if found is None else int(found[1])
+
+
+class ChatFrames:
+    """Writes the pieces of a conversation as OpenAI's chunks.
+
+    What the backend has written just so goes out as it came.
+    """
+
+    def __init__(self, handle: JobHandle, *, counted: bool) -> None:
+        self._handle = handle
+        self._counted = counted
+        self._created = int(handle.job.submitted_at)
+        self._head = b""
+        self._begun: set[int] = set()
+        self._ended = False
+
+    def frame(self, chunk: Chunk) -> bytes:
+        """Write a piece; nothing if it has no event of its own."""
+        match chunk:
+            case TextDelta():
+                if chunk.event and not self._head:
+                    self._created = _created(chunk.event) or self._created
+                opening = b"" if chunk.choice in self._begun else self._opening(chunk.choice)
+                if chunk.event:
+                    return b"%bdata: %b\n\n" % (opening, chunk.event.encode())
+                return opening + self._delta(chunk)
+            case Logprobs():
+                told = {"logprobs": _likely(chunk.content)}
+                return self._chunk(chunk.choice, b"{}", None, told)
+            case ChoiceEnd():
+                opening = b"" if chunk.choice in self._begun else self._opening(chunk.choice)
+                self._ended = True
+                return opening + self._chunk(chunk.choice, b"{}", chunk.reason)
+            case Finish():
+                return b"" if self._ended else self.frame(ChoiceEnd(chunk.reason))
+            case _:
+                return b""
+
+    def closing(self, job: Job, result: Result) -> bytes:
+        """Write the count, if it is wanted, and the end."""
+        if not self._counted:
+            return DONE
+        told = to_json(usage(job, result))
+        return self._top() + b'"choices":[],"usage":' + told + b"}\n\n" + DONE
+
+    def failed(self, detail: ErrorDetail) -> bytes:
+        """Write that there will be no more, and why."""
+        return sse({"error": detail.model_dump(exclude_none=True)}) + DONE
+
+    def _opening(self, choice: int) -> bytes:
+        self._begun.add(choice)
+        return self._chunk(choice, b'{"role":"assistant","content":""}', None)
+
+    def _delta(self, delta: TextDelta) -> bytes:
+        if delta.text and not delta.reasoning and not delta.calls:
+            return self._chunk(delta.choice, b'{"content":' + to_json(delta.text) + b"}", None)
+        said: dict[str, Any] = {"content": delta.text} if delta.text else {}
+        if delta.reasoning:
+            said |= _thought(delta.reasoning)
+        if delta.calls:
+            said["tool_calls"] = [_call(call, whole=False) for call in delta.calls]
+        return self._chunk(delta.choice, to_json(said), None)
+
+    def _chunk(
+        self, choice: int, delta: bytes, reason: str | None, more: dict[str, Any] | None = None
+    ) -> bytes:
+        likely = to_json((more or {}).get("logprobs"))
+        return b'%b"choices":[{"index":%d,"delta":%b,"logprobs":%b,"finish_reason":%b}]}\n\n' % (
+            self._top(),
+            choice,
+            delta,
+            likely,
+            to_json(reason),
+        )
+
+    def _top(self) -> bytes:
+        if not self._head:
+            job = self._handle.job
+            told = {
+                "id": chat_id(job.id),
+                "object": "chat.completion.chunk",
+                "created": self._created,
+                "model": job.model,
+            }
+            self._head = b"data: " + to_json(told)[:-1] + b","
+        return self._head

@@ -1,0 +1,223 @@
+"""The body of `/v1/chat/completions`, and the request that is meant by it."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    JsonValue,
+    StringConstraints,
+    Tag,
+)
+
+from ...models.errors import InvalidInput
+from ...models.requests import (
+    MAX_IMAGE_TEXT,
+    ImagePart,
+    Img2TxtRequest,
+    Message,
+    Text,
+    TextPart,
+    Txt2TxtRequest,
+    text_or_parts,
+    type_of_part,
+)
+from .bodies import Body, given, seed_in
+
+_MOST_IMAGES = 8
+_OPTIONS = ("tool_choice", "response_format", "top_logprobs")
+_ANY = ConfigDict(strict=True, extra="allow", allow_inf_nan=False, hide_input_in_errors=True)
+Url = Annotated[str, StringConstraints(min_length=1, max_length=MAX_IMAGE_TEXT)]
+Object = dict[str, JsonValue]
+
+
+class SaidPart(BaseModel):
+    """Words."""
+
+    model_config = _ANY
+
+    type: Literal["text"]
+    text: Text
+
+
+class ImageAddress(BaseModel):
+    """Where a picture is: in the address itself, as a `data:` URI, or at one of our own."""
+
+    model_config = _ANY
+
+    url: Url
+
+
+def _address_or_url(value: object) -> str:
+    return "<url>" if isinstance(value, str) else "<address>"
+
+
+class ShownPart(BaseModel):
+    """A picture."""
+
+    model_config = _ANY
+
+    type: Literal["image_url"]
+    image_url: Annotated[
+        Annotated[ImageAddress, Tag("<address>")] | Annotated[Url, Tag("<url>")],
+        Discriminator(_address_or_url),
+    ]
+
+
+class RefusedPart(BaseModel):
+    """A refusal that the model gave earlier."""
+
+    model_config = _ANY
+
+    type: Literal["refusal"]
+    refusal: Text
+
+
+AnyPart = Annotated[
+    Annotated[SaidPart, Tag("<text>")]
+    | Annotated[ShownPart, Tag("<image_url>")]
+    | Annotated[RefusedPart, Tag("<refusal>")],
+    Discriminator(
+        type_of_part,
+        custom_error_type="part_type",
+        custom_error_message="a part must have a type, text or image_url",
+    ),
+]
+AnyContent = Annotated[
+    Annotated[Text, Tag("<text>")]
+    | Annotated[list[AnyPart], Field(max_length=1000), Tag("<parts>")],
+    Discriminator(text_or_parts),
+]
+
+
+class ChatMessage(BaseModel):
+    """One turn of a conversation, with whatever else it has: `name`, `tool_calls`, ..."""
+
+    model_config = _ANY
+
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: AnyContent | None = None
+
+
+class StreamOptions(BaseModel):
+    """What a stream tells besides the answer."""
+
+    model_config = _ANY
+
+    include_usage: bool | None = None
+    queue_events: bool | None = Field(
+        default=None, description="Tell of the place in line while the request waits"
+    )
+
+
+Stop = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+
+
+class Sampled(Body):
+    """How text is sampled, as OpenAI writes it."""
+
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Field(ge=0, le=1000)] | None = None
+    n: Annotated[int, Field(ge=1, le=8)] | None = None
+    max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
+    stop: Stop | Annotated[list[Stop], Field(max_length=8)] | None = None
+    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+
+    def sampling(self) -> dict[str, Any]:
+        """Return the fields of a request that say how its answer is sampled."""
+        fields = given(
+            self,
+            "model",
+            "temperature",
+            "top_p",
+            "top_k",
+            "n",
+            "max_tokens",
+            "presence_penalty",
+            "frequency_penalty",
+        )
+        if (seed := seed_in(self.seed)) is not None:
+            fields["seed"] = seed
+        if self.stop:
+            fields["stop"] = [self.stop] if isinstance(self.stop, str) else self.stop
+        return fields
+
+    @property
+    def usage_wanted(self) -> bool:
+        """Whether a stream ends with what was counted."""
+        return self.stream_options is not None and bool(self.stream_options.include_usage)
+
+    @property
+    def queue_wanted(self) -> bool:
+        """Whether a stream tells of the place in line."""
+        return self.stream_options is not None and bool(self.stream_options.queue_events)
+
+
+class ChatBody(Sampled):
+    """A conversation to be continued."""
+
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=2000)]
+    max_completion_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    tools: Annotated[list[Object], Field(max_length=256)] | None = None
+    tool_choice: str | Object | None = None
+    response_format: Object | None = None
+
+
+def request_in(body: ChatBody, *, strict: bool) -> Txt2TxtRequest | Img2TxtRequest:
+    """Return the request that a checked body means.
+
+    Raises:
+        InvalidInput: nothing is said in it, or it shows too many pictures.
+
+    """
+    images: list[str] = []
+    fields = body.sampling()
+    fields["messages"] = tuple(_message(message, images) for message in body.messages)
+    options = body.further(strict=strict) | given(body, *_OPTIONS)
+    if options:
+        fields["options"] = options
+    if body.max_completion_tokens is not None:
+        fields["max_tokens"] = body.max_completion_tokens
+    if body.logprobs:
+        fields["logprobs"] = True
+    if body.tools:
+        fields["tools"] = tuple(body.tools)
+    if all(message.silent for message in fields["messages"]):
+        raise InvalidInput("messages must not all be empty", param="messages")
+    if not images:
+        return Txt2TxtRequest.model_construct(**fields)
+    if len(images) > _MOST_IMAGES:
+        raise InvalidInput(f"messages must show at most {_MOST_IMAGES} pictures", param="messages")
+    return Img2TxtRequest.model_construct(images=tuple(images), **fields)
+
+
+def _message(message: ChatMessage, images: list[str]) -> Message:
+    content = message.content
+    said: str | tuple[TextPart | ImagePart, ...]
+    if content is None or isinstance(content, str):
+        said = content or ""
+    else:
+        said = tuple(_part(part, images) for part in content)
+    more = {k: v for k, v in (message.model_extra or {}).items() if v is not None}
+    return Message.model_construct(role=message.role, content=said, more=more)
+
+
+def _part(part: SaidPart | ShownPart | RefusedPart, images: list[str]) -> TextPart | ImagePart:
+    match part:
+        case SaidPart():
+            return TextPart.model_construct(text=part.text)
+        case RefusedPart():
+            return TextPart.model_construct(text=part.refusal)
+        case ShownPart():
+            shown = part.image_url
+            images.append(shown if isinstance(shown, str) else shown.url)
+            return ImagePart.model_construct(image=len(images) - 1)
