@@ -94,6 +94,9 @@ def _not_blank(text: str) -> str:
     return text
 
 
+_LONG = (str, tuple, list, dict)
+
+
 def _room(text: str) -> int:
     blob = Blob.referred_to(text)
     return len(text) if blob is None else blob.size
@@ -151,11 +154,17 @@ class _Request(BaseModel):
     @cached_property
     def size_bytes(self) -> int:
         """About how much room the request takes: the length of all its texts and blobs."""
-        return sum(self.lengths().values())
+        return sum(
+            _length(value, _room if name in MEDIA else len)
+            for name, value in self
+            if isinstance(value, _LONG)
+        )
 
     @cached_property
     def blobs(self) -> tuple[Blob, ...]:
         """The pictures and recordings of the request that are kept as blobs."""
+        if MEDIA.isdisjoint(type(self).model_fields):
+            return ()
         texts = (text for name, value in self if name in MEDIA for text in _texts(value))
         return tuple(blob for text in texts if (blob := Blob.referred_to(text)) is not None)
 
@@ -237,7 +246,24 @@ class Message(BaseModel):
         return not (self.words.strip() or self.images or self.more.get("tool_calls"))
 
 
-class _Sampling(_Request):
+class _Handing(_Request):
+    """What is handed on to the backend unread."""
+
+    options: Further = Field(
+        default={},
+        description="Further fields for the backend, handed on as they are, such as `grammar`",
+    )
+
+    @field_validator("options")
+    @classmethod
+    def _only_further(cls, options: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        own = {*cls.model_fields, "prompt", "stream", "stream_options"} & options.keys()
+        if own:
+            raise ValueError(f"{min(own)} must be given beside options, or not at all")
+        return options
+
+
+class _Sampling(_Handing):
     """How text is sampled; what is left out is the model's own default."""
 
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
@@ -264,18 +290,6 @@ class _Answered(_Sampling):
     """What else there is to say of an answer."""
 
     n: Annotated[int, Field(ge=1, le=8)] = Field(default=1, description="How many answers")
-    options: Further = Field(
-        default={},
-        description="Further fields for the backend, handed on as they are, such as `grammar`",
-    )
-
-    @field_validator("options")
-    @classmethod
-    def _only_further(cls, options: dict[str, JsonValue]) -> dict[str, JsonValue]:
-        own = {*cls.model_fields, "prompt", "stream", "stream_options"} & options.keys()
-        if own:
-            raise ValueError(f"{min(own)} must be given beside options, or not at all")
-        return options
 
 
 class _Chat(_Answered):
@@ -338,7 +352,7 @@ class ModerationRequest(_Request):
     input: Annotated[tuple[Text, ...], Field(min_length=1, max_length=64)]
 
 
-class _Drawing(_Request):
+class _Drawing(_Handing):
     """How a picture is drawn."""
 
     negative_prompt: Prompt = Field(default="", description="What the picture should not show")
@@ -469,7 +483,7 @@ class InpaintRequest(_Request):
     _said = field_validator("prompt")(_not_blank)
 
 
-class Txt2VecRequest(_Request):
+class Txt2VecRequest(_Handing):
     """Texts of which each becomes a vector: an embedding."""
 
     modality = Modality.TXT2VEC
@@ -491,7 +505,7 @@ class Txt2VecRequest(_Request):
         return texts
 
 
-class RerankRequest(_Request):
+class RerankRequest(_Handing):
     """Documents to be ordered by how well they answer a query."""
 
     modality = Modality.RERANK
@@ -508,7 +522,7 @@ class RerankRequest(_Request):
 AudioFormat = Literal["wav", "mp3", "flac", "opus", "aac", "pcm"]
 
 
-class Txt2AudioRequest(_Request):
+class Txt2AudioRequest(_Handing):
     """A text to be spoken."""
 
     modality = Modality.TXT2AUDIO

@@ -52,17 +52,17 @@ class Guard:
         raw: list[tuple[bytes, bytes]] = scope["headers"]
         if len(raw) > MAX_HEADERS or sum(len(k) + len(v) for k, v in raw) > MAX_HEADER_BYTES:
             return 431, "too many or too long headers"
-        length = declared_length(dict(raw))
-        headers = {key: value.decode("latin-1") for key, value in raw}
+        headers = dict(raw)
+        length = declared_length(headers)
         if b"content-length" in headers and b"transfer-encoding" in headers:
             return 400, "content-length and transfer-encoding exclude each other"
         if self._body_limit is not None and length > self._body_limit:
             return 413, f"the body must be at most {self._body_limit:,} bytes"
-        host = headers.get(b"host", "")
+        host = headers.get(b"host", b"").decode("latin-1")
         if not self._known_host(host):
             return 421, "this host name is not served here; add it to allowed_hosts"
         origin = headers.get(b"origin")
-        if origin is not None and not self._known_origin(origin, host):
+        if origin is not None and not self._known_origin(origin.decode("latin-1"), host):
             return 403, "this origin may not call the server; add it to allowed_origins"
         return None
 

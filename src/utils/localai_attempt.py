@@ -221,7 +221,7 @@ class Attempt:
         length = 0
         for at in range(0, len(request.input), _TEXTS_AT_ONCE):
             texts = request.input[at : at + _TEXTS_AT_ONCE]
-            body = await self._encoded(partial(requests.embedding, texts, self._model))
+            body = await self._encoded(partial(requests.embedding, request, texts, self._model))
             answer = await self._asked("/v1/embeddings", body)
             vectors = await asyncio.to_thread(
                 answers.vectors, answer, self._scene, len(texts), length

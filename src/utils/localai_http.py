@@ -120,10 +120,13 @@ class Server:
     ) -> AsyncGenerator[httpx2.Response]:
         """Ask, and hold the beginning of an answer that is no refusal."""
         request = self._request("POST", path, body, {b"X-Correlation-ID": job_id.encode()})
-        async with self._answer(request, silence) as answer:
+        answer = await self._answer(request, silence)
+        try:
             if not answer.is_success:
                 raise error_of(await self._failure(answer), scene)
             yield answer
+        finally:
+            await answer.aclose()
 
     @asynccontextmanager
     async def file(
@@ -137,7 +140,8 @@ class Server:
         """
         headers = {b"X-Correlation-ID": job_id.encode(), b"Accept": b"*/*"}
         request = self._request("GET", path, None, headers)
-        async with self._answer(request, self.idle_s) as answer:
+        answer = await self._answer(request, self.idle_s)
+        try:
             if answer.status_code == 404:
                 raise BackendProtocolError(
                     f"backend {self.name} does not serve what it has made (404)",
@@ -146,6 +150,8 @@ class Server:
             if not answer.is_success:
                 raise error_of(await self._failure(answer), scene)
             yield answer
+        finally:
+            await answer.aclose()
 
     async def call(
         self, method: Literal["GET", "POST"], path: str, seconds: float, body: bytes | None = None
@@ -239,18 +245,11 @@ class Server:
             method, url, stream=stream, headers=lines, extensions=self._extensions
         )
 
-    @asynccontextmanager
-    async def _answer(
-        self, request: httpx2.Request, silence: float
-    ) -> AsyncGenerator[httpx2.Response]:
-        """Hold an answer's beginning; its connection is gone or free afterwards."""
+    async def _answer(self, request: httpx2.Request, silence: float) -> httpx2.Response:
+        """Ask, and return an answer's beginning; close it, or its connection is lost."""
         with self._translated(lambda: silence):
             async with asyncio.timeout(silence):
-                answer = await self._send(request)
-        try:
-            yield answer
-        finally:
-            await answer.aclose()
+                return await self._send(request)
 
     async def _failure(self, answer: httpx2.Response, *, status: int | None = None) -> Failure:
         """Read what an error answer says; its status says enough when the rest does not come."""

@@ -158,6 +158,7 @@ def drawing(
         prompt = f"{prompt}|{request.negative_prompt}"
     width, height = size_of(request)
     body: JsonObject = {
+        **request.options,
         "model": model,
         "prompt": prompt,
         "size": f"{width}x{height}",
@@ -193,14 +194,18 @@ def inpainting(request: InpaintRequest, model: str, image: bytes, mask: bytes) -
     return Form(texts, files)
 
 
-def embedding(texts: Sequence[str | tuple[int, ...]], model: str) -> JsonObject:
-    """Build the body that turns texts into vectors."""
-    return {"model": model, "input": [t if isinstance(t, str) else list(t) for t in texts]}
+def embedding(
+    request: Txt2VecRequest, texts: Sequence[str | tuple[int, ...]], model: str
+) -> JsonObject:
+    """Build the body that turns some of the request's texts into vectors."""
+    told: list[Json] = [text if isinstance(text, str) else list(text) for text in texts]
+    return {**request.options, "model": model, "input": told}
 
 
 def reranking(request: RerankRequest, model: str) -> JsonObject:
     """Build the body that orders documents."""
     return {
+        **request.options,
         "model": model,
         "query": request.query,
         "documents": list(request.documents),
@@ -211,6 +216,7 @@ def reranking(request: RerankRequest, model: str) -> JsonObject:
 def speech(request: Txt2AudioRequest, model: str) -> JsonObject:
     """Build the body that has a text spoken."""
     return {
+        **request.options,
         "model": model,
         "input": request.input,
         "response_format": request.format,

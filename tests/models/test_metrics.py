@@ -353,6 +353,7 @@ def test_every_text_of_a_request_is_tried() -> None:
         "voice",
         "language",
         "instructions",
+        "options",
     }
     talk = {"model", "stop", "options", "tools", "messages"}
     assert set(text_fields(Img2TxtRequest)) == {*talk, "images", "question"}

@@ -76,6 +76,7 @@ TEXT = (*CHATS, CompletionRequest)
 PICTURE = (Txt2ImgRequest, Img2ImgRequest)
 PROMPTED = (*PICTURE, InpaintRequest, Txt2SoundRequest, Txt2VideoRequest)
 SPEECH = (Txt2AudioRequest, Audio2TxtRequest)
+HANDING = (*TEXT, *PICTURE, Txt2VecRequest, RerankRequest, Txt2AudioRequest)
 STEPWISE = (*PICTURE, InpaintRequest, Txt2VideoRequest)
 
 ACCEPTED: dict[tuple[Kind, ...], Table] = {
@@ -90,6 +91,8 @@ ACCEPTED: dict[tuple[Kind, ...], Table] = {
         "presence_penalty": (-2, 2, None),
         "frequency_penalty": (-2, 2, None),
         "n": (1, 8, "2"),
+    },
+    HANDING: {
         "options": ({}, {"grammar": "root ::= x", "logit_bias": {"1": -5.5}, "deep": [[None]]}),
     },
     CHATS: {
@@ -174,8 +177,8 @@ REFUSED: dict[tuple[Kind, ...], Table] = {
         "presence_penalty": (-2.1, 2.1, *ANY_NUMBER),
         "frequency_penalty": (-2.1, 2.1, *ANY_NUMBER),
         "n": (0, 9, 10**9, None, *ANY_NUMBER),
-        "options": FURTHER,
     },
+    HANDING: {"options": FURTHER},
     CHATS: {
         "tools": (FUNCTION, [FUNCTION] * 257, ["x"], None, 5, *([one] for one in FURTHER)),
         "logprobs": (None, 2, "perhaps"),

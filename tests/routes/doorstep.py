@@ -23,6 +23,7 @@ from src.settings import Settings
 from src.utils.retry import RetryPolicy
 from tests.serving import logging_kept
 from tests.utils.raw_server import Act, RawServer, Script, raw_server, reply
+from tests.virtual_time import VirtualLoop
 
 CHAT = "/v1/chat/completions"
 EPOCH = 1_790_000_000
@@ -158,11 +159,15 @@ class Doorstep:
 async def doorstep(*scripts: Script, **settings: Any) -> AsyncGenerator[Doorstep]:
     """Put it up; the n-th conversation is answered by the n-th script, later ones by the last.
 
-    Jobs are called `job-1` and so on, and it is `EPOCH` when the loop's time is 0.
+    Jobs are called `job-1` and so on. It is `EPOCH`, and the second lasts long: answers tell it.
     """
     numbers = itertools.count(1)
     loop = asyncio.get_running_loop()
     began = loop.time()
+
+    def clock() -> float:
+        passed = loop.time() - began
+        return EPOCH + (passed if isinstance(loop, VirtualLoop) else passed / 20)
 
     def named(_: int) -> str:
         return f"job-{next(numbers)}"
@@ -174,7 +179,7 @@ async def doorstep(*scripts: Script, **settings: Any) -> AsyncGenerator[Doorstep
             app = create_app(
                 Settings(grace_s=0, log_console=False, **values, **settings),
                 retry=RetryPolicy(attempts=2, base_s=0.01),
-                clock=lambda: EPOCH + loop.time() - began,
+                clock=clock,
             )
             async with app.router.lifespan_context(app):
                 made = Doorstep(app, upstream)

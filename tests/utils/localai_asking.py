@@ -128,7 +128,7 @@ async def failure(
 
 
 async def failure_of(
-    *script: bytes | Act, request: InferenceRequest = HELLO, **options: object
+    *script: bytes | Act | asyncio.Event, request: InferenceRequest = HELLO, **options: object
 ) -> InferenceManagerError:
     async with client_of(script, **options) as (client, _):
         return await failure(client, request)

@@ -45,8 +45,11 @@ from tests.utils.localai_asking import (
     FOX,
     HELLO,
     ONE_PICTURE,
+    ORDER,
     PNG,
+    SAY,
     SNOW,
+    TEXTS,
     answer,
     base64_of,
     client_of,
@@ -1064,3 +1067,16 @@ async def test_no_log_line_holds_what_a_caller_wrote_or_the_key(
     assert caplog.text
     assert CANARY not in caplog.text
     assert PNG not in caplog.text
+
+
+@pytest.mark.parametrize("request_", [FOX, SNOW, TEXTS, ORDER, SAY], ids=lambda r: r.modality)
+async def test_further_fields_are_handed_on_whatever_is_asked_for(
+    request_: InferenceRequest,
+) -> None:
+    request_ = request_.model_copy(update={"options": {"clip_skip": 2, "model": "odd"}})
+
+    async with client_of([reply(400, {"error": {"message": "no"}})]) as (client, server):
+        await failure(client, request_)
+
+    assert server.heard[0].json["clip_skip"] == 2
+    assert server.heard[0].json["model"] == "m"

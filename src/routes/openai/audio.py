@@ -61,8 +61,8 @@ class SpeechBody(Body):
 
     def request(self, *, strict: bool) -> Txt2AudioRequest:
         """Return the request that is meant; raises `InvalidInput`."""
-        self.further(strict=strict)
         fields = given(self, "model", "input", "speed", "instructions", "language")
+        fields["options"] = self.further(strict=strict)
         if self.voice is not None:
             fields["voice"] = self.voice.id if isinstance(self.voice, Voice) else self.voice
         if self.response_format is not None:

@@ -27,6 +27,10 @@ _LOCALAI = frozenset(
         "logit_bias",
         "metadata",
         "min_p",
+        "params",
+        "pooling",
+        "pooling_half_life_tokens",
+        "sample_rate",
         "mirostat",
         "mirostat_eta",
         "mirostat_tau",
@@ -72,6 +76,8 @@ class Body(BaseModel):
     def further(self, *, strict: bool, understood: Iterable[str] = ()) -> dict[str, JsonValue]:
         """Return the fields that are for the backend to understand.
 
+        What is `understood` here is not among them.
+
         Raises:
             InvalidInput: the caller is strict, and nobody understands one of them.
 
@@ -81,7 +87,8 @@ class Body(BaseModel):
             return {}
         if strict or self.strict:
             self._refuse_unknown(extra, {*understood})
-        return {name: value for name, value in extra.items() if name not in _MEANINGLESS}
+        dropped = _MEANINGLESS.union(understood)
+        return {name: value for name, value in extra.items() if name not in dropped}
 
     def _refuse_unknown(self, extra: Iterable[str], understood: set[str]) -> None:
         known = understood | _LOCALAI | _MEANINGLESS

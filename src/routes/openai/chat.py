@@ -137,15 +137,15 @@ class ChatFrames:
         self._head = b""
         self._begun: set[int] = set()
         self._ended = False
+        self._as_it_came: bool | None = None
 
     def frame(self, chunk: Chunk) -> bytes:
         """Write a piece; nothing if it has no event of its own."""
         match chunk:
             case TextDelta():
-                if chunk.event and not self._head:
-                    self._created = _created(chunk.event) or self._created
+                passes = self._passes(chunk.event)
                 opening = b"" if chunk.choice in self._begun else self._opening(chunk.choice)
-                if chunk.event:
+                if passes:
                     return b"%bdata: %b\n\n" % (opening, chunk.event.encode())
                 return opening + self._delta(chunk)
             case Logprobs():
@@ -170,6 +170,15 @@ class ChatFrames:
     def failed(self, detail: ErrorDetail) -> bytes:
         """Write that there will be no more, and why."""
         return sse({"error": detail.model_dump(exclude_none=True)}) + DONE
+
+    def _passes(self, event: str) -> bool:
+        """Whether an event may go out as it came: all events of a stream tell one time."""
+        if event and self._as_it_came is None:
+            created = _created(event)
+            if created is not None and not self._head:
+                self._created = created
+            self._as_it_came = created == self._created
+        return bool(event and self._as_it_came)
 
     def _opening(self, choice: int) -> bytes:
         self._begun.add(choice)

@@ -15,15 +15,13 @@ from pydantic import (
 from ...models.errors import InvalidInput
 from ...models.requests import (
     MAX_IMAGE_TEXT,
-    ImagePart,
     Img2TxtRequest,
-    Message,
     Text,
-    TextPart,
     Txt2TxtRequest,
     text_or_parts,
     type_of_part,
 )
+from ..incoming import checked
 from .bodies import Body, given, seed_in
 
 _MOST_IMAGES = 8
@@ -181,7 +179,7 @@ def request_in(body: ChatBody, *, strict: bool) -> Txt2TxtRequest | Img2TxtReque
     """
     images: list[str] = []
     fields = body.sampling()
-    fields["messages"] = tuple(_message(message, images) for message in body.messages)
+    fields["messages"] = [_message(message, images) for message in body.messages]
     options = body.further(strict=strict) | given(body, *_OPTIONS)
     if options:
         fields["options"] = options
@@ -190,34 +188,29 @@ def request_in(body: ChatBody, *, strict: bool) -> Txt2TxtRequest | Img2TxtReque
     if body.logprobs:
         fields["logprobs"] = True
     if body.tools:
-        fields["tools"] = tuple(body.tools)
-    if all(message.silent for message in fields["messages"]):
-        raise InvalidInput("messages must not all be empty", param="messages")
+        fields["tools"] = body.tools
     if not images:
-        return Txt2TxtRequest.model_construct(**fields)
+        return checked(Txt2TxtRequest, fields)
     if len(images) > _MOST_IMAGES:
         raise InvalidInput(f"messages must show at most {_MOST_IMAGES} pictures", param="messages")
-    return Img2TxtRequest.model_construct(images=tuple(images), **fields)
+    return checked(Img2TxtRequest, {**fields, "images": images})
 
 
-def _message(message: ChatMessage, images: list[str]) -> Message:
-    content = message.content
-    said: str | tuple[TextPart | ImagePart, ...]
-    if content is None or isinstance(content, str):
-        said = content or ""
-    else:
-        said = tuple(_part(part, images) for part in content)
+def _message(message: ChatMessage, images: list[str]) -> dict[str, object]:
+    content = message.content or ""
+    said = content if isinstance(content, str) else [_part(part, images) for part in content]
     more = {k: v for k, v in (message.model_extra or {}).items() if v is not None}
-    return Message.model_construct(role=message.role, content=said, more=more)
+    told: dict[str, object] = {"role": message.role, "content": said}
+    return {**told, "more": more} if more else told
 
 
-def _part(part: SaidPart | ShownPart | RefusedPart, images: list[str]) -> TextPart | ImagePart:
+def _part(part: SaidPart | ShownPart | RefusedPart, images: list[str]) -> dict[str, object]:
     match part:
         case SaidPart():
-            return TextPart.model_construct(text=part.text)
+            return {"type": "text", "text": part.text}
         case RefusedPart():
-            return TextPart.model_construct(text=part.refusal)
+            return {"type": "text", "text": part.refusal}
         case ShownPart():
             shown = part.image_url
             images.append(shown if isinstance(shown, str) else shown.url)
-            return ImagePart.model_construct(image=len(images) - 1)
+            return {"type": "image", "image": len(images) - 1}

@@ -44,12 +44,13 @@ class EmbeddingBody(Body):
         default=None, description="Refused if the model's vectors have another length"
     )
 
-    def meant(self) -> Txt2VecRequest:
-        """Return the request."""
+    def meant(self, *, strict: bool) -> Txt2VecRequest:
+        """Return the request; raises `InvalidInput`."""
         one = isinstance(self.input, str) or isinstance(self.input[0], int)
         many = cast("list[str | list[int]]", [self.input] if one else self.input)
         texts = tuple(text if isinstance(text, str) else tuple(text) for text in many)
-        return Txt2VecRequest.model_construct(model=self.model, input=texts)
+        options = self.further(strict=strict)
+        return Txt2VecRequest.model_construct(model=self.model, input=texts, options=options)
 
 
 class Embeddings(Door):
@@ -58,7 +59,6 @@ class Embeddings(Door):
     async def asked(self, incoming: Incoming) -> Asked:
         """Read the texts."""
         body = await incoming.json(EmbeddingBody)
-        body.further(strict=incoming.wishes.strict)
         packed, length = body.encoding_format == "base64", body.dimensions
 
         async def whole(job: Job, result: Result) -> Response:
@@ -66,7 +66,9 @@ class Embeddings(Door):
             write = partial(_embeddings, job, result, packed=packed)
             return await aside(result.size_bytes, write)
 
-        return Asked(request=body.meant(), whole=whole, timeout_s=body.timeout)
+        return Asked(
+            request=body.meant(strict=incoming.wishes.strict), whole=whole, timeout_s=body.timeout
+        )
 
 
 def build(tools: Tools, manner: Manner) -> list[APIRoute]:

@@ -26,7 +26,7 @@ class _Pictures(Door):
 
     def answering(self, incoming: Incoming, body: Drawn) -> Callable[[Job, Result], Response]:
         """Return what writes the pictures as the caller wants them."""
-        body.check_further(strict=incoming.wishes.strict)
+        body.more(strict=incoming.wishes.strict)
         if body.as_base64:
             return self._contents
         base_url = incoming.base_url
@@ -57,7 +57,7 @@ class Generations(_Pictures):
         """Read what to draw."""
         body = await incoming.json(GenerationBody)
         return Asked(
-            request=body.request(),
+            request=body.request(strict=incoming.wishes.strict),
             whole=self.answering(incoming, body),
             timeout_s=body.timeout,
         )

@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, JsonValue
 
 from ...models.errors import InvalidInput
 from ...models.requests import (
@@ -120,9 +120,9 @@ class Drawn(Body):
             raise InvalidInput(f"quality must be 1 to {_MOST_STEPS} steps", param="quality")
         return int(number)
 
-    def check_further(self, *, strict: bool) -> None:
-        """Refuse what nobody understands, if the caller is strict; raises `InvalidInput`."""
-        self.further(strict=strict, understood=_WITHOUT_EFFECT)
+    def more(self, *, strict: bool) -> dict[str, JsonValue]:
+        """Return what is for the backend to understand; raises as `further`."""
+        return self.further(strict=strict, understood=_WITHOUT_EFFECT)
 
 
 class GenerationBody(Drawn):
@@ -141,9 +141,9 @@ class GenerationBody(Drawn):
         default=None, description="Is not handed on; use `file`"
     )
 
-    def request(self) -> Txt2ImgRequest | Img2ImgRequest:
+    def request(self, *, strict: bool) -> Txt2ImgRequest | Img2ImgRequest:
         """Return the request that is meant; raises `InvalidInput`."""
-        fields = self.drawing()
+        fields = {**self.drawing(), "options": self.more(strict=strict)}
         prompt, _, avoid = self.prompt.partition("|")
         if avoid and self.negative_prompt is None and prompt.strip():
             fields |= {"prompt": prompt, "negative_prompt": avoid.replace("|", ",")}

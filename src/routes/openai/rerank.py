@@ -39,11 +39,15 @@ class RerankBody(Body):
         default=None, description="`false` leaves the texts out of the answer"
     )
 
-    def meant(self) -> RerankRequest:
-        """Return the request."""
+    def meant(self, *, strict: bool) -> RerankRequest:
+        """Return the request; raises `InvalidInput`."""
         documents = (d if isinstance(d, str) else d.text for d in self.documents)
         return RerankRequest.model_construct(
-            model=self.model, query=self.query, documents=tuple(documents), top_n=self.top_n
+            model=self.model,
+            query=self.query,
+            documents=tuple(documents),
+            top_n=self.top_n,
+            options=self.further(strict=strict, understood=_UNDERSTOOD),
         )
 
 
@@ -57,13 +61,14 @@ class Reranking(Door):
     async def asked(self, incoming: Incoming) -> Asked:
         """Read the documents."""
         body = await incoming.json(RerankBody)
-        body.further(strict=incoming.wishes.strict, understood=_UNDERSTOOD)
         with_documents = body.return_documents is not False
 
         def whole(job: Job, result: Result) -> Response:
             return _ranking(job, result, with_documents=with_documents)
 
-        return Asked(request=body.meant(), whole=whole, timeout_s=body.timeout)
+        return Asked(
+            request=body.meant(strict=incoming.wishes.strict), whole=whole, timeout_s=body.timeout
+        )
 
 
 def build(tools: Tools, manner: Manner) -> list[APIRoute]:
