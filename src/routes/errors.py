@@ -182,6 +182,8 @@ def answer(
     headers: dict[str, str] = {}
     if error.retry_after is not None:
         headers["Retry-After"] = str(max(1, round(error.retry_after)))
+    elif type(error) is not InferenceManagerError:  # or OpenAI's client would send it again
+        headers["X-Should-Retry"] = "false"
     return _respond(status, _in_one(detail) if v1 else detail, headers)
 
 
@@ -222,14 +224,14 @@ def from_validation(problems: Sequence[Any], *, whole: str = "body") -> InvalidI
             pass
     if problem["type"] == "json_invalid":
         return InvalidInput("the body is not valid JSON", param="body")
-    if tuple(problem["loc"]) == ("body",) and problem["type"] in _NOT_AN_OBJECT:
+    if _is_whole(problem, whole) and problem["type"] in _NOT_AN_OBJECT:
         return InvalidInput(
             "the body is not a JSON object",
             param="body",
             hint="send one, with the header Content-Type: application/json",
         )
     allowed = _ranges().get(where[-1] if where else "", "")
-    if all(limit in allowed.split() for limit in _limits(problem)) and allowed:
+    if allowed and _fits(allowed, problem):
         message += f"; allowed is {allowed}"
     if more:
         message += f" (and {more} more)"
@@ -237,6 +239,18 @@ def from_validation(problems: Sequence[Any], *, whole: str = "body") -> InvalidI
         return InvalidInput(message, param=named[1])  # a rule over several fields begins with one
     name = ".".join(where)[:100] or whole
     return InvalidInput(f"{name}: {message}", param=name)
+
+
+def _is_whole(problem: Mapping[str, Any], whole: str) -> bool:
+    """Whether a problem is that of a body as a whole."""
+    return whole == "body" and tuple(problem["loc"]) in ((), ("body",))
+
+
+def _fits(allowed: str, problem: Mapping[str, Any]) -> bool:
+    """Whether a range has the limit that was broken, at its right end."""
+    low, _, high = allowed.rpartition(" to ")
+    end = high if str(problem["type"]).startswith("less") else low
+    return all(limit in end.split() for limit in _limits(problem))
 
 
 def _meant(problems: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], int]:

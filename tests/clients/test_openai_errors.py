@@ -145,6 +145,24 @@ def test_a_backend_that_stumbles_once_is_not_noticed(client: OpenAI, house: Hous
     assert raw.headers["x-attempts"] == "2"
 
 
+async def test_what_waiting_cannot_mend_is_not_sent_again_by_a_client_as_it_comes() -> None:
+    with building() as own:
+        own.sim.hold()
+        async with AsyncOpenAI(base_url=f"{own.url}/v1", api_key=KEY) as client:
+            with pytest.raises(InternalServerError) as caught:
+                await client.chat.completions.create(
+                    model="sim-chat",
+                    messages=[{"role": "user", "content": "repeat: hi"}],
+                    extra_body={"timeout": 0.2},
+                )
+            submitted = await client.get(f"{own.url}/mcp/get_request_metrics", cast_to=object)
+        own.sim.release()
+
+    assert caught.value.code == "deadline_exceeded"
+    assert caught.value.response.headers["x-should-retry"] == "false"
+    assert cast("dict[str, Any]", submitted)["total_requests"] == 1
+
+
 async def test_a_full_queue_says_when_to_try_again() -> None:
     with building(max_waiting=1) as full:
         full.sim.hold()

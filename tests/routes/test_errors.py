@@ -23,6 +23,8 @@ from src.routes.errors import (
     install,
     plain,
 )
+from src.routes.incoming import checked
+from src.routes.openai.chat_body import ChatBody
 
 
 def everything(kind: type[InferenceManagerError]) -> set[type[InferenceManagerError]]:
@@ -225,3 +227,19 @@ def test_a_name_has_the_same_range_in_every_request() -> None:
                     ranges.setdefault(name, set()).add(str(sorted(limits.items())))
 
     assert {name: found for name, found in ranges.items() if len(found) > 1} == {}
+
+
+def test_a_range_is_told_only_if_its_own_end_was_overstepped() -> None:
+    class One(BaseModel):
+        n: Annotated[int, Field(ge=1, le=1)]
+
+    with pytest.raises(ValidationError) as caught:
+        One.model_validate({"n": 2})
+
+    assert "allowed is" not in from_validation(caught.value.errors()).message
+
+
+@pytest.mark.parametrize("body", [[], "x", 5, None])
+def test_a_body_that_is_no_object_is_said_to_be_none(body: object) -> None:
+    with pytest.raises(InvalidInput, match="not a JSON object"):
+        checked(ChatBody, body)
