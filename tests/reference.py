@@ -116,7 +116,8 @@ def allowed(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
     """What a value may be, in words."""
     schema = _not_null(schema)
     if "anyOf" in schema:
-        return "; or ".join(allowed(one, definitions) for one in schema["anyOf"])
+        forms = [one for one in schema["anyOf"] if one.get("type") != "null"]
+        return "; or ".join(allowed(one, definitions) for one in forms)
     if "$ref" in schema:
         return allowed(definitions[schema["$ref"].rpartition("/")[2]], definitions)
     match schema.get("type"):
@@ -131,6 +132,8 @@ def allowed(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
             return f"list of {each}" if most is None else f"list of at most {most:,}: {each}"
         case "object" if "properties" in schema:
             return "object of " + ", ".join(map(code, schema["properties"]))
+        case "object":
+            return "object"
         case "boolean":
             return "`true`, `false`"
         case "integer" | "number" as kind:
@@ -150,6 +153,10 @@ def _at_most(number: int | None, unit: str) -> str:
 
 def _between(schema: Mapping[str, Any]) -> str:
     above, low, high = (schema.get(k) for k in ("exclusiveMinimum", "minimum", "maximum"))
+    below = schema.get("exclusiveMaximum")
+    if below is not None:
+        assert schema["type"] == "integer", "there is no word for this yet"
+        high = int(below) - 1
     first = f" above {_number(above)}" if above is not None else ""
     first = f" {_number(low)}" if low is not None else first
     return first + ("" if high is None else f" to {_number(high)}")

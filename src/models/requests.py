@@ -8,7 +8,7 @@ doors sees one form only, and a waiting job holds no picture in memory.
 
 import json
 import re
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal, Self, cast
 
@@ -35,6 +35,7 @@ MIN_SIDE, MAX_SIDE = 16, 4096
 MAX_PIXELS = 16_000_000
 MAX_IMAGE_TEXT = 28_000_000  # characters of base64: 20 MiB of picture and some air
 MAX_AUDIO_TEXT = 28_000_000
+MAX_ANSWERS = MAX_PICTURES = 10
 MEDIA = frozenset({"image", "images", "mask", "audio"})
 """Fields that hold pictures and recordings: only here may a text stand for a blob."""
 
@@ -94,7 +95,8 @@ def _not_blank(text: str) -> str:
     return text
 
 
-_LONG = (str, tuple, list, dict)
+_LONG = frozenset({str, tuple, list, dict})
+_NUMBER_BYTES = 8  # what a number in a list or an object counts for
 
 
 def _room(text: str) -> int:
@@ -107,16 +109,27 @@ def _length(value: object, of_text: Callable[[str], int]) -> int:
         case str():
             return of_text(value)
         case tuple() | list():
-            return sum(_length(one, of_text) for one in cast("list[object]", value))
+            return _length_of_list(cast("list[object]", value), of_text)
         case dict():
             pairs = cast("dict[str, object]", value).items()
-            return sum(len(key) + _length(one, of_text) for key, one in pairs)
+            return sum(len(key) + _length_inside(one, of_text) for key, one in pairs)
         case Message():
             return _length(value.content, of_text) + _length(value.more, of_text)
         case TextPart():
             return of_text(value.text)
         case _:
             return 0
+
+
+def _length_of_list(values: Sequence[object], of_text: Callable[[str], int]) -> int:
+    """Add up a list; one that begins with a number is taken for numbers, which may be many."""
+    if values and isinstance(values[0], int | float):
+        return _NUMBER_BYTES * len(values)
+    return sum(_length_inside(one, of_text) for one in values)
+
+
+def _length_inside(value: object, of_text: Callable[[str], int]) -> int:
+    return _NUMBER_BYTES if isinstance(value, int | float) else _length(value, of_text)
 
 
 def _texts(value: object) -> tuple[str, ...]:
@@ -136,7 +149,10 @@ class _Request(BaseModel):
     )
 
     def lengths(self) -> dict[str, int]:
-        """Return how many characters the texts of each field have, or bytes its blobs."""
+        """Return how many characters the texts of each field have, or bytes its blobs.
+
+        Numbers in lists and objects count for eight each.
+        """
         return {name: _length(value, _room if name in MEDIA else len) for name, value in self}
 
     def __copy__(self) -> Self:
@@ -157,7 +173,7 @@ class _Request(BaseModel):
         return sum(
             _length(value, _room if name in MEDIA else len)
             for name, value in self
-            if isinstance(value, _LONG)
+            if type(value) in _LONG
         )
 
     @cached_property
@@ -267,7 +283,7 @@ class _Sampling(_Handing):
     """How text is sampled; what is left out is the model's own default."""
 
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
     top_k: Annotated[int, Field(ge=0, le=1000)] | None = None
     max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
         default=None, description="The longest answer, in tokens"
@@ -289,7 +305,9 @@ class _Sampling(_Handing):
 class _Answered(_Sampling):
     """What else there is to say of an answer."""
 
-    n: Annotated[int, Field(ge=1, le=8)] = Field(default=1, description="How many answers")
+    n: Annotated[int, Field(ge=1, le=MAX_ANSWERS)] = Field(
+        default=1, description="How many answers"
+    )
 
 
 class _Chat(_Answered):
@@ -364,7 +382,9 @@ class _Drawing(_Handing):
         validation_alias=AliasChoices("steps", "step"),
     )
     seed: Seed | None = None
-    n: Annotated[int, Field(ge=1, le=8)] = Field(default=1, description="How many pictures")
+    n: Annotated[int, Field(ge=1, le=MAX_PICTURES)] = Field(
+        default=1, description="How many pictures"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -500,7 +520,7 @@ class Txt2VecRequest(_Handing):
     @field_validator("input")
     @classmethod
     def _said(cls, texts: tuple[str | tuple[int, ...], ...]) -> tuple[str | tuple[int, ...], ...]:
-        if any(isinstance(text, str) and not text.strip() for text in texts):
+        if "" in texts:
             raise ValueError("must not hold an empty text")
         return texts
 

@@ -23,12 +23,13 @@ from ..models.requests import InferenceRequest
 from ..models.results import Result
 from ..sharing import Taken
 from .errors import answer, error_responses, plain
-from .facts import facts
-from .incoming import Incoming, base_url
+from .facts import facts, of_a_job_that_goes_on
+from .incoming import Incoming, aside, base_url
 from .leaving import left
+from .pieces import in_slices
 from .streaming import BEAT_S, SEND_S, Frames, Streaming
 from .tools import Tools
-from .wishes import seconds, wishes_in
+from .wishes import Wishes, seconds, wishes_in
 
 LONGEST = 32 * 2**20
 
@@ -92,7 +93,7 @@ class Door:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request; it is let go of before its job is waited for."""
         try:
-            taken, asked, wait_s = await self._taken(scope, receive)
+            taken, asked, wishes = await self._taken(scope, receive)
         except InferenceManagerError as error:
             await answer(error, v1=True)(scope, receive, send)
             return
@@ -101,14 +102,16 @@ class Door:
             return
         except ClientDisconnect:
             return
-        if asked.frames is not None and wait_s is None:
+        if asked.frames is not None and wishes.wait_s is None:
             await self._stream(taken, asked, asked.frames)(scope, receive, send)
         else:
-            await self._whole(taken, asked.whole, wait_s, scope, receive, send)
+            await self._whole(taken, asked.whole, wishes, scope, receive, send)
 
-    async def _taken(self, scope: Scope, receive: Receive) -> tuple[Taken, Asked, float | None]:
+    async def _taken(self, scope: Scope, receive: Receive) -> tuple[Taken, Asked, Wishes]:
         wishes = wishes_in(dict(scope["headers"]), self.tools.now())
-        asked = await self.asked(Incoming(scope, receive, wishes, self.manner.longest))
+        incoming = Incoming(scope, receive, wishes, self.manner.longest)
+        asked = await self.asked(incoming)
+        await aside(incoming.size, lambda: asked.request.size_bytes)  # found out once
         given = [s for s in (wishes.deadline_s, _timeout(asked)) if s is not None]
         taken = await self.tools.take(
             asked.request,
@@ -124,7 +127,7 @@ class Door:
             frames=asked.frames,
             queue_events=events,
         )
-        return taken, kept, wishes.wait_s
+        return taken, kept, wishes
 
     def _stream(
         self, taken: Taken, asked: Asked, frames: Callable[[JobHandle], Frames]
@@ -143,14 +146,14 @@ class Door:
         self,
         taken: Taken,
         write: Whole,
-        wait_s: float | None,
+        wishes: Wishes,
         scope: Scope,
         receive: Receive,
         send: Send,
     ) -> None:
         handle = taken.handle
         try:
-            there = await stayed(handle, receive, wait_s)
+            there = await stayed(handle, receive, wishes.wait_s)
         except BaseException:
             await self.tools.abandon(handle)
             raise
@@ -158,9 +161,12 @@ class Door:
             left(handle.id)
             await self.tools.abandon(handle)
             return
-        ended = handle.job.state.terminal
-        response = await self._written(handle.job, write) if ended else self._later(scope, handle)
-        response.raw_headers.extend(facts(handle.job, taken.how))
+        job = handle.job
+        if job.state.terminal:
+            response = in_slices(await self._written(job, write), self.manner.send_s)
+        else:
+            response = self._later(scope, job, wishes.preference)
+        response.raw_headers.extend(facts(job, taken.how))
         await response(scope, receive, send)
 
     async def _written(self, job: Job, write: Whole) -> Response:
@@ -170,15 +176,10 @@ class Door:
         except InferenceManagerError as error:
             return answer(error, job_id=job.id, v1=True)
 
-    def _later(self, scope: Scope, handle: JobHandle) -> Response:
+    def _later(self, scope: Scope, job: Job, preference: str) -> Response:
         """Answer with the job itself, which goes on without its caller."""
-        view = self.tools.view(handle.job, base_url(scope))
-        headers = {
-            "Location": f"/jobs/{handle.id}",
-            "Preference-Applied": "respond-async",
-            "Retry-After": "1",
-        }
-        body = view.model_dump_json(exclude_none=True)
+        body = self.tools.view(job, base_url(scope)).model_dump_json(exclude_none=True)
+        headers = of_a_job_that_goes_on(job, preference)
         return Response(body, 202, headers, media_type="application/json")
 
 

@@ -27,7 +27,11 @@ MEANINGS: Mapping[str, Meaning] = {
     "internal_error": Meaning(
         "a mistake of this server; its log says more", "report it, with the `request_id`"
     ),
-    "invalid_request": Meaning("a field is wrong; `param` names it", "change that field"),
+    "invalid_request": Meaning(
+        "a field is wrong, or the body; `param` names it. The doors for other clients answer 400, "
+        "the twins (`/mcp/...`) 422",
+        "change that field",
+    ),
     "model_not_found": Meaning(
         "LocalAI has no such model, or it is not for this modality; `hint` has the nearest names",
         "take a name from `/mcp/list_models`, or leave `model` out",
@@ -99,7 +103,8 @@ MEANINGS: Mapping[str, Meaning] = {
     ),
     "backend_failed": Meaning("LocalAI said: internal error (500)", _AGAIN),
     "backend_rejected": Meaning(
-        "LocalAI refuses this request for good", "change what the message names"
+        "LocalAI refuses this request for good",
+        "change what the message or the hint names; if they name nothing, the log of LocalAI does",
     ),
     "not_offered": Meaning(
         "LocalAI has no such service: not every version of it has", "use a newer LocalAI"

@@ -30,3 +30,9 @@ def facts(job: Job, how: How = "new") -> list[tuple[bytes, bytes]]:
 
 def _printable(text: str) -> bytes:
     return text.translate(_ODD).encode("utf-8")
+
+
+def of_a_job_that_goes_on(job: Job, preference: str) -> dict[str, str]:
+    """Return the headers of an answer that comes before its job has ended; all is at `Location`."""
+    applied = {"Preference-Applied": preference} if preference else {}
+    return {"Location": f"/jobs/{job.id}", **applied, "Retry-After": "1"}

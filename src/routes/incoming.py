@@ -39,6 +39,8 @@ class Incoming:
         self._scope = scope
         self._receive = receive
         self._longest = longest
+        self.size = 0
+        """How many bytes of JSON were read."""
 
     @property
     def path_params(self) -> dict[str, str]:
@@ -69,6 +71,7 @@ class Incoming:
         if media_type not in ("application/json", "") and not media_type.endswith("+json"):
             raise HTTPException(415, "send the body as application/json")
         body = await self._bytes()
+        self.size = len(body)
         return await aside(len(body), partial(_parsed, kind, body))
 
     async def form(self, *, files: int) -> FormData:
@@ -139,7 +142,13 @@ def checked(kind: type[Body], value: object) -> Body:
 def _parsed(kind: type[Body], body: bytes) -> Body:
     try:
         value = from_json(body, allow_inf_nan=False)
-    except ValueError:
+    except ValueError as error:
+        if "hex escape" in str(error):
+            raise InvalidInput(
+                "a text in the body holds half of a character (a lone surrogate)",
+                param="body",
+                hint="texts were perhaps cut in the middle of a character",
+            ) from None
         raise InvalidInput(
             "the body is not valid JSON",
             param="body",

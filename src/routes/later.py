@@ -5,13 +5,17 @@ for an hour. So a route that waits returns a `Later`, and the wait begins when n
 `Later` itself is held any more.
 """
 
+import json
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from typing import Any
 
 from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
+
+from .incoming import aside
 
 
 class Later(Response):
@@ -27,6 +31,14 @@ class Later(Response):
         await response(scope, receive, send)
 
 
+class _Reading(Request):
+    """Parses a large body in a thread."""
+
+    async def json(self) -> Any:
+        body = await self.body()
+        return await aside(len(body), partial(json.loads, body))
+
+
 class ForgetfulRoute(APIRoute):
     """Reads the body through a request of its own, so that no other keeps it."""
 
@@ -35,6 +47,6 @@ class ForgetfulRoute(APIRoute):
         handler = super().get_route_handler()
 
         async def handle(request: Request) -> Response:
-            return await handler(Request(request.scope, request.receive))
+            return await handler(_Reading(request.scope, request.receive))
 
         return handle

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..models.requests import Seed, Side, Text
+from ..models.requests import MAX_PICTURES, Seed, Side, Text
 from .mcp_answers import Output
 
 Priority = Literal["normal", "low"]
@@ -32,7 +32,7 @@ Show = Annotated[
     Field(description="Show pictures small (preview), in full size if they fit, or only links"),
 ]
 Temperature = Annotated[float | None, Field(ge=0, le=2, description="0 is the most predictable")]
-TopP = Annotated[float | None, Field(gt=0, le=1, description="Nucleus sampling; rarely needed")]
+TopP = Annotated[float | None, Field(ge=0, le=1, description="Nucleus sampling; rarely needed")]
 MaxTokens = Annotated[
     int | None, Field(ge=1, le=1_000_000, description="The longest answer, in tokens")
 ]
@@ -51,7 +51,7 @@ Size = Annotated[
 Steps = Annotated[
     int | None, Field(ge=1, le=150, description="Sampling steps: more is slower and finer")
 ]
-Count = Annotated[int, Field(ge=1, le=8, description="How many pictures")]
+Count = Annotated[int, Field(ge=1, le=MAX_PICTURES, description="How many pictures")]
 Picture = Annotated[
     str,
     Field(

@@ -16,6 +16,9 @@ from .leaving import attended
 
 logger = logging.getLogger("inference_manager.pieces")
 
+_LARGE = 256 * 1024
+_SLICE = 64 * 1024
+
 SEND_S = 60.0
 """How long a caller may leave a piece untaken, in seconds."""
 
@@ -77,6 +80,28 @@ class Pieces(Response):
             async for piece in self._pieces:
                 await send(_body(piece))
         await send(_body(b"", more=False))
+
+
+def in_slices(response: Response, send_s: float = SEND_S) -> Response:
+    """Have a large answer taken slice by slice, so that nobody keeps all of it for long."""
+    if isinstance(response, Pieces) or len(response.body) <= _LARGE:
+        return response
+    headers = {
+        k: v for k, v in response.headers.items() if k not in ("content-length", "content-type")
+    }
+    return Pieces(
+        _slices(bytes(response.body)),
+        length=len(response.body),
+        media_type=response.headers["content-type"],
+        headers=headers,
+        status_code=response.status_code,
+        send_s=send_s,
+    )
+
+
+async def _slices(body: bytes) -> AsyncGenerator[bytes]:
+    for at in range(0, len(body), _SLICE):
+        yield body[at : at + _SLICE]
 
 
 def _body(piece: bytes, *, more: bool = True) -> Message:

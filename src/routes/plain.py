@@ -34,8 +34,8 @@ class PlainCompletionBody(Continued):
         default=None, description="The same as `max_tokens`, and before it; -1: 4,000"
     )
     temperature: Annotated[float, Field(ge=0, le=2)] | None = 0.7
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = 0.9
-    top_k: Annotated[int, Field(ge=0, le=1000)] | None = 40
+    top_p: Annotated[float, Field(ge=0, le=1)] | None = 0.9
+    top_k: Annotated[int, Field(ge=-1, le=1000)] | None = 40
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = 0.0
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = 0.0
 
@@ -86,10 +86,11 @@ class PlainChatBody(Sampled):
             chat = ChatBody.model_validate(fields | {"messages": self._conversation()})
         except ValidationError as error:
             raise from_validation(error.errors(include_input=False, include_url=False)) from None
-        if chat.tools:
-            raise InvalidInput(
-                "tools must be left out", param="tools", hint="/v1/chat/completions takes them"
-            )
+        for name in ("tools", "functions"):
+            if getattr(chat, name):
+                raise InvalidInput(
+                    f"{name} must be left out", param=name, hint="/v1/chat/completions takes them"
+                )
         return request_in(chat, strict=strict)
 
     def _conversation(self) -> list[ChatMessage]:

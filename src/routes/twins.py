@@ -21,7 +21,7 @@ from . import media
 from .calls import TWINS, MediaOptions, Options, call_of, request_in
 from .contents import with_contents
 from .errors import answer, error_responses
-from .facts import facts
+from .facts import facts, of_a_job_that_goes_on
 from .figures import ErrorFigures, RequestFigures
 from .later import ForgetfulRoute, Later
 from .leaving import attended, left
@@ -65,7 +65,8 @@ def _add_generator(router: APIRouter, tools: Tools, modality: Modality, send_s: 
         )
         wait_s = wishes.wait_s if call.wait_seconds is None else call.wait_seconds
         whole = isinstance(call, MediaOptions) and call.response_format == "b64_json"
-        return Later(partial(_finish, tools, taken, wait_s, send_s if whole else None))
+        found = partial(_finish, tools, taken, wait_s, send_s if whole else None)
+        return Later(partial(found, wishes.preference))
 
     generate.__annotations__["call"] = Annotated[call_of(modality), _examples(modality)]
     router.post(
@@ -93,6 +94,7 @@ async def _finish(
     taken: Taken,
     wait_seconds: float | None,
     contents_s: float | None,
+    preference: str,
     request: Request,
 ) -> Response:
     """Wait for the end of a job that belongs to its caller, and answer with it.
@@ -100,7 +102,10 @@ async def _finish(
     With `contents_s` the answer has the content of what was made, sent under that limit.
     """
     response = await _ended(tools, taken.handle, wait_seconds, contents_s, request)
-    response.raw_headers.extend(facts(taken.handle.job, taken.how))
+    job = taken.handle.job
+    if response.status_code == 202:
+        response.headers.update(of_a_job_that_goes_on(job, preference))
+    response.raw_headers.extend(facts(job, taken.how))
     return response
 
 

@@ -26,6 +26,7 @@ class Wishes:
         key: the `Idempotency-Key`.
         wait_s: seconds after which the answer is the job itself, if it has not ended: 0 with
             `Prefer: respond-async`; None to wait for the end.
+        preference: what of `Prefer` is heeded, for `Preference-Applied`.
         queue_events: whether a stream should tell of the job's place in line.
         strict: whether fields that nobody understands are refused.
 
@@ -35,6 +36,7 @@ class Wishes:
     deadline_s: float | None = None
     key: str | None = None
     wait_s: float | None = None
+    preference: str = ""
     queue_events: bool = False
     strict: bool = False
 
@@ -71,11 +73,13 @@ def wishes_in(headers: Mapping[bytes, bytes], now: float) -> Wishes:
             param="X-Priority",
             hint="a caller can let others go first, not go before them",
         )
+    wait_s, preference = _wait(told.get(b"prefer", ""))
     return Wishes(
         level=level,
         deadline_s=_deadline(told, now),
         key=told.get(b"idempotency-key"),
-        wait_s=_wait(told.get(b"prefer", "")),
+        wait_s=wait_s,
+        preference=preference,
         queue_events=told.get(b"x-queue-events", "").lower() in _YES,
         strict=told.get(b"x-strict", "").lower() in _YES,
     )
@@ -124,14 +128,17 @@ def _instant(text: str) -> float:
     )
 
 
-def _wait(prefer: str) -> float | None:
-    """Read what RFC 7240 calls a preference; one that is not understood is none."""
+def _wait(prefer: str) -> tuple[float | None, str]:
+    """Read what RFC 7240 calls preferences; return also those that were understood."""
     wait: float | None = None
+    heeded: list[str] = []
     for preference in prefer.lower().replace(";", ",").split(","):
         name, _, value = preference.strip().partition("=")
-        value = value.strip().strip('"')
-        if name.strip() == "respond-async":
+        name, value = name.strip(), value.strip().strip('"')
+        if name == "respond-async":
             wait = wait or 0.0
-        elif name.strip() == "wait" and _NUMBER.fullmatch(value):
+            heeded.append(name)
+        elif name == "wait" and _NUMBER.fullmatch(value):
             wait = float(value)
-    return wait
+            heeded.append(f"{name}={value}")
+    return wait, ", ".join(heeded)

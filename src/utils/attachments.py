@@ -121,7 +121,7 @@ class _Guard:
         share, alone = MAX_SENT_BYTES // len(request.images), len(request.images) == 1
         kept: list[str] = []
         for number, text in enumerate(request.images):
-            field = "image" if alone else f"images.{number}"
+            field = "messages" if request.messages else "image" if alone else f"images.{number}"
             picture = await self._picture(text, field, share)
             kept.append(await self._keep(picture.data, picture.media_type))
         return {"images": tuple(kept)}

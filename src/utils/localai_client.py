@@ -71,7 +71,7 @@ class LocalAIClient:
         idle_s: float = 60.0,
         load_s: float = 900.0,
         ping_s: float = 3.0,
-        chat_bytes: int = 8 * 1024 * 1024,
+        chat_bytes: int = 64 * 1024 * 1024,
         image_bytes: int = 64 * 1024 * 1024,
         media_bytes: int = 256 * 1024 * 1024,
         blobs: Blobs | None = None,

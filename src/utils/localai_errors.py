@@ -226,12 +226,13 @@ def _rejection(failure: Failure, scene: Scene) -> BackendError:
     elif "model_disabled" in failure.kind:
         hint, reason = "", "the model is disabled there"
     else:
-        hint, reason = "", "it finds the request faulty"
+        hint, reason = _LOGGED, "it finds the request faulty"
     return BackendRejected(
         f"backend {scene.backend} rejects the request ({failure.status}): {reason}", hint=hint
     )
 
 
+_LOGGED = "its log says why; often it is a field that is handed on, or one the model does not take"
 _SHORTER = "shorten the conversation, or give the model a larger context"
 _SEEING = "choose a model that has vision; list_models tells which do"
 

@@ -36,6 +36,10 @@ def test_txt2img(api: Any) -> None:
     assert result.parameters["prompt"] == "a red fox"
 
 
+def test_txt2img_without_a_prompt_draws_anything(api: Any) -> None:
+    assert api.txt2img(width=64, height=64).image.size == (64, 64)
+
+
 def test_txt2img_without_a_seed_tells_which_was_taken(api: Any) -> None:
     result = api.txt2img(prompt="a red fox", width=128, height=128)
     again = api.txt2img(prompt="a red fox", width=128, height=128, seed=result.info["seed"])

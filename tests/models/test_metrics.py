@@ -276,7 +276,7 @@ def test_a_request_is_described_by_its_numbers_and_lengths(modality: Modality) -
     [
         (
             CompletionRequest(prompts=(SECRET, SECRET), options={SECRET: [SECRET, 7]}),
-            {"prompts": 2, "prompts_chars": 42, "options_chars": 42, "n": 1},
+            {"prompts": 2, "prompts_chars": 42, "options_chars": 50, "n": 1},
         ),
         (ModerationRequest(input=(SECRET,)), {"input": 1, "input_chars": 21}),
         (

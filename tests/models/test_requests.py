@@ -83,14 +83,14 @@ ACCEPTED: dict[tuple[Kind, ...], Table] = {
     tuple(SMALLEST): {"model": ("m", "x" * 256, None)},
     TEXT: {
         "temperature": (0, -0.0, 2, 0.7, "1.5", None),
-        "top_p": (1, 0.01, None),
+        "top_p": (0, 1, 0.01, None),
         "top_k": (0, 1000, None),
         "max_tokens": (1, 1_000_000, None),
         "stop": ("x", ["x"] * 8, [], "x" * 256, None),
         "seed": (0, 2**31 - 1, None),
         "presence_penalty": (-2, 2, None),
         "frequency_penalty": (-2, 2, None),
-        "n": (1, 8, "2"),
+        "n": (1, 10, "2"),
     },
     HANDING: {
         "options": ({}, {"grammar": "root ::= x", "logit_bias": {"1": -5.5}, "deep": [[None]]}),
@@ -111,7 +111,7 @@ ACCEPTED: dict[tuple[Kind, ...], Table] = {
     },
     PICTURE: {
         "step": (1, 150, None),
-        "n": (1, 8),
+        "n": (1, 10),
         "size": ("512x512", " 64X96 ", "16x4096", None),
     },
     (Img2ImgRequest,): {"strength": (0.001, 1, None)},
@@ -169,14 +169,14 @@ REFUSED: dict[tuple[Kind, ...], Table] = {
     tuple(SMALLEST): {"model": ("", "   ", "x" * 257, 5, "\udfff")},
     TEXT: {
         "temperature": (-0.1, 2.1, *ANY_NUMBER),
-        "top_p": (0, 1.01, *ANY_NUMBER),
+        "top_p": (-0.01, 1.01, *ANY_NUMBER),
         "top_k": (-1, 1001, 1.5, *ANY_NUMBER),
         "max_tokens": (0, -1, 1_000_001, *ANY_NUMBER),
         "stop": ("", ["x"] * 9, [""], "x" * 257, 5, [5], "\ud800"),
         "seed": (-1, 2**31, 2**64, *ANY_NUMBER),
         "presence_penalty": (-2.1, 2.1, *ANY_NUMBER),
         "frequency_penalty": (-2.1, 2.1, *ANY_NUMBER),
-        "n": (0, 9, 10**9, None, *ANY_NUMBER),
+        "n": (0, 11, 10**9, None, *ANY_NUMBER),
     },
     HANDING: {"options": FURTHER},
     CHATS: {
@@ -196,7 +196,7 @@ REFUSED: dict[tuple[Kind, ...], Table] = {
     PICTURE: {
         "negative_prompt": ("a|b",),
         "step": (0, 151, *ANY_NUMBER),
-        "n": (0, 9, 10**9, None, *ANY_NUMBER),
+        "n": (0, 11, 10**9, None, *ANY_NUMBER),
         "size": (
             *("", "512", "512x", "x512", "512 x 512", "-512x512", "512x512x3", "auto"),
             *("5" * 5000 + "x512", "512\u00d7512", "\u0665\u0661\u0662x512", "\ud800x512"),
@@ -208,7 +208,7 @@ REFUSED: dict[tuple[Kind, ...], Table] = {
     (InpaintRequest,): {"mask": (*NO_MEDIA, None)},
     (Txt2VecRequest,): {
         "input": (
-            *("", " ", [], ["x", " "], ["x"] * 2049, "x" * 1_000_001, 5, [5], None, "\ud800"),
+            *("", [], ["x", ""], ["x"] * 2049, "x" * 1_000_001, 5, [5], None, "\ud800"),
             *([[]], [[-1]], [[10_000_001]], [[1] * 100_001], [["x"]], [[1.5]], [[[1]]]),
         ),
     },
@@ -492,7 +492,7 @@ def test_the_size_of_a_request_is_the_length_of_its_texts() -> None:
     parts = [{"type": "text", "text": "12"}, {"type": "image", "image": 0}]
     talk = small(Img2TxtRequest, image="x", messages=[{"content": parts, "more": {"3": "4"}}])
     assert talk.lengths()["messages"] == 4
-    assert chat("123", options={"1234": ["5", None, {"6": 7}]}, tools=[{"8": "9"}]).size_bytes == 11
+    assert chat("123", options={"1234": ["5", None, {"6": 7}]}, tools=[{"8": "9"}]).size_bytes == 19
     assert small(RerankRequest, query="12", documents=["345", "6"]).size_bytes == 6
 
 
@@ -667,3 +667,11 @@ def test_no_value_of_any_field_does_worse_than_being_refused(
 def test_a_field_of_its_own_is_not_hidden_among_the_further_ones(name: str) -> None:
     with pytest.raises(ValidationError, match=f"{name} must be given beside options"):
         Txt2TxtRequest.model_validate({"prompt": "hi", "options": {name: 1}})
+
+
+def test_numbers_in_lists_and_objects_count_for_the_room_that_they_take() -> None:
+    tokens = Txt2VecRequest(input=((1,) * 1000, "word"))
+    odd = Txt2TxtRequest.model_validate({"prompt": "hi", "options": {"x": [[1, 2]], "y": 3}})
+
+    assert tokens.size_bytes == 8000 + 4
+    assert odd.size_bytes == len("hi") + len("xy") + 3 * 8

@@ -11,10 +11,13 @@ from typing import Any
 
 import httpx2
 import pytest
+from starlette.responses import Response
+from starlette.types import Message
 
 from src.routes.errors import ErrorBody, ErrorDetail
 from src.routes.incoming import aside
 from src.routes.openai import chat as chat_door
+from src.routes.pieces import in_slices
 from tests.routes.house import CANARY, PATIENCE_S, House, house
 
 CHAT = "/v1/chat/completions"
@@ -159,7 +162,7 @@ def with_number(number: str) -> bytes:
         (b'{"messages": [{"role": "CANARY-4711", "content": "x"}]}', "messages.0.role"),
         (json.dumps(said(" \n")).encode(), "messages"),
         (json.dumps(said(CANARY, temperature=9)).encode(), "temperature"),
-        (json.dumps(said(CANARY, n=9)).encode(), "n"),
+        (json.dumps(said(CANARY, n=11)).encode(), "n"),
         (json.dumps(said(CANARY, timeout=0)).encode(), "timeout"),
         (json.dumps(said(CANARY, stream="yes")).encode(), "stream"),
         (json.dumps(said(CANARY, stop=["x" * 300])).encode(), "stop"),
@@ -588,3 +591,26 @@ async def test_who_leaves_is_logged_once_as_a_proxy_would(tmp_path: Path, *, str
     assert ended.json()["state"] == "cancelled"
     assert (left["job_id"], left["request_id"], left["level"]) == (job_id, "mine", "info")
     assert CANARY not in log.read_text("utf-8")
+
+
+async def test_a_large_answer_goes_out_in_slices_as_its_caller_takes_it() -> None:
+    body = bytes(range(256)) * 4096
+    whole = in_slices(Response(body, 203, {"X-A": "b"}, media_type="application/json"))
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def receive() -> Message:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    await whole({"type": "http", "method": "POST"}, receive, send)
+
+    start, *rest = sent
+    assert start["status"] == 203
+    assert {(b"x-a", b"b"), (b"content-length", b"%d" % len(body))} <= {*start["headers"]}
+    assert b"".join(message["body"] for message in rest) == body
+    assert max(len(message["body"]) for message in rest) <= 64 * 1024
+    small = Response(b"x")
+    assert in_slices(small) is small

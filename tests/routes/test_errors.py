@@ -139,7 +139,7 @@ TURN = {"role": "user", "content": "hi"}
         (Txt2TxtRequest, {"prompt": "x" * 1_000_001}, "at most 1,000,000 characters", "prompt"),
         (Txt2TxtRequest, {"prompt": "\ud800"}, "prompt must be valid Unicode", "prompt"),
         (Txt2TxtRequest, {"prompt": "x", "temperature": 9}, "allowed is 0 to 2", "temperature"),
-        (Txt2TxtRequest, {"prompt": "x", "top_p": 0}, "allowed is more than 0 to 1", "top_p"),
+        (Txt2TxtRequest, {"prompt": "x", "top_p": -1}, "allowed is 0 to 1", "top_p"),
         (Txt2TxtRequest, {"messages": []}, "messages: must not be empty", "messages"),
         (Txt2TxtRequest, {"messages": [TURN] * 2001}, "must have at most 2000 items", "messages"),
         (Txt2TxtRequest, {"messages": [{"content": 1}]}, "valid string$", "messages.0.content"),
@@ -148,7 +148,7 @@ TURN = {"role": "user", "content": "hi"}
         (Img2TxtRequest, {"image": 7}, "image must be a text", "image"),
         (Img2TxtRequest, {"images": ["x"] * 9}, "must have at most 8 items", "images"),
         (Txt2ImgRequest, {"prompt": "x", "size": "huge"}, "size must be WIDTHxHEIGHT", "size"),
-        (Txt2ImgRequest, {"prompt": "x", "n": 9, "steps": 0}, "(and 1 more)", "steps"),
+        (Txt2ImgRequest, {"prompt": "x", "n": 11, "steps": 0}, "(and 1 more)", "steps"),
     ],
 )
 def test_a_problem_is_named_as_the_caller_wrote_it(

@@ -189,6 +189,7 @@ BAD: list[tuple[str, dict[str, Any], str, str]] = [
     ("/chat", {"message": 5}, "message", "string"),
     ("/chat", {"message": CANARY, "n": 2}, "n", "1"),
     ("/chat", {"message": CANARY, "tools": [{"type": "function"}]}, "tools", "left out"),
+    ("/chat", {"message": CANARY, "functions": [{"name": "f"}]}, "functions", "left out"),
     ("/chat", {"message": CANARY, "response_format": CANARY}, "response_format", "dictionary"),
     ("/chat/stream", {"message": CANARY, "temperature": CANARY}, "temperature", "number"),
 ]

@@ -286,6 +286,13 @@ def test_why_a_model_could_not_be_loaded_is_told_in_the_backends_words() -> None
     assert "flux.gguf" in error.message
 
 
+def test_a_refusal_without_a_name_says_where_its_reason_is_found() -> None:
+    error = told(400, "failed parsing request body: a fox")
+
+    assert "fox" not in error.message
+    assert error.hint.startswith("its log says why")
+
+
 def test_quoted_words_are_cut_and_escaped() -> None:
     error = told(500, "could not load model: \x1b[31m\u202e\n\x00" + "x" * 5000)
 

@@ -3,7 +3,7 @@
 from typing import Annotated, Literal
 
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 from starlette.responses import Response
 
 from ...models.blobs import size_of
@@ -104,6 +104,12 @@ _WITHOUT_EFFECT = frozenset({"chunking_strategy", "diarize", "include[]", "keywo
 """What OpenAI's models or LocalAI know, and what is not asked of any."""
 
 
+def _by_segment(value: list[str] | None) -> list[str] | None:
+    if value and "segment" not in value:
+        raise ValueError("must hold segment: when each word was said is not known")
+    return value
+
+
 class TranscriptionForm(TranslationForm):
     """A recording to be written down."""
 
@@ -111,10 +117,13 @@ class TranscriptionForm(TranslationForm):
         default=None, description="As server-sent events; only with `json` or `text`"
     )
     translate: bool | None = Field(default=None, description="Write it down in English")
-    timestamp_granularities: list[Literal["segment"]] | None = Field(
+    timestamp_granularities: Annotated[
+        list[Literal["word", "segment"]] | None, AfterValidator(_by_segment)
+    ] = Field(
         default=None,
         alias="timestamp_granularities[]",
-        description="`verbose_json` tells when each segment was said; of words it is not known",
+        description="`verbose_json` tells when each segment was said; of words it is not known, "
+        "so `word` has no effect beside `segment`, and is refused without",
     )
 
 

@@ -18,8 +18,6 @@ _LOCALAI = frozenset(
     {
         "backend",
         "clip_skip",
-        "functions",
-        "function_call",
         "grammar",
         "grammar_json_functions",
         "ignore_eos",
@@ -45,6 +43,8 @@ _LOCALAI = frozenset(
     }
 )
 """What LocalAI understands besides."""
+
+_LEFT_OUT = "leave it out, or send it without `strict`"
 
 
 def said(text: str) -> str:
@@ -99,7 +99,7 @@ class Body(BaseModel):
                 raise InvalidInput(
                     f"{shown} is understood by nobody",
                     param=shown if shown == name else "body",
-                    hint=f"did you mean {near[0]}?" if near else "leave it out, or strict",
+                    hint=f"did you mean {near[0]}?" if near else _LEFT_OUT,
                 )
 
 

@@ -1,6 +1,7 @@
 """`/v1/chat/completions`: a conversation, with or without pictures, whole or as it comes."""
 
 import re
+from functools import partial
 from typing import Any
 
 from fastapi.routing import APIRoute
@@ -36,11 +37,15 @@ class Chat(Door):
     async def asked(self, incoming: Incoming) -> Asked:
         """Read a conversation."""
         body = await incoming.json(ChatBody)
-        counted = body.usage_wanted
+        counted, functions = body.usage_wanted, body.calls_functions
+
+        def frames(handle: JobHandle) -> ChatFrames:
+            return ChatFrames(handle, counted=counted, functions=functions)
+
         return Asked(
             request=request_in(body, strict=incoming.wishes.strict),
-            whole=_completion,
-            frames=(lambda handle: ChatFrames(handle, counted=counted)) if body.stream else None,
+            whole=partial(_completion, functions=functions),
+            frames=frames if body.stream else None,
             timeout_s=body.timeout,
             queue_events=body.queue_wanted,
         )
@@ -62,21 +67,24 @@ def build(tools: Tools, manner: Manner) -> list[APIRoute]:
     )
 
 
-def _completion(job: Job, result: Result) -> Response:
+def _completion(job: Job, result: Result, *, functions: bool) -> Response:
+    choices = [
+        _choice(place, choice, functions=functions) for place, choice in enumerate(result.choices)
+    ]
     return json_answer(
         {
             "id": chat_id(job.id),
             "object": "chat.completion",
             "created": int(job.submitted_at),
             "model": job.model,
-            "choices": [_choice(place, choice) for place, choice in enumerate(result.choices)],
+            "choices": choices,
             "usage": usage(job, result),
             "system_fingerprint": None,
         }
     )
 
 
-def _choice(place: int, choice: Choice) -> dict[str, Any]:
+def _choice(place: int, choice: Choice, *, functions: bool) -> dict[str, Any]:
     message: dict[str, Any] = {
         "role": "assistant",
         "content": choice.text or (None if choice.calls else ""),
@@ -84,14 +92,20 @@ def _choice(place: int, choice: Choice) -> dict[str, Any]:
     }
     if choice.reasoning:
         message |= _thought(choice.reasoning)
-    if choice.calls:
+    if choice.calls and functions:
+        message["function_call"] = _function(choice.calls[0])
+    elif choice.calls:
         message["tool_calls"] = [_call(call, whole=True) for call in choice.calls]
     return {
         "index": place,
         "message": message,
         "logprobs": _likely(choice.logprobs) if choice.logprobs else None,
-        "finish_reason": choice.reason,
+        "finish_reason": _reason(choice.reason, functions=functions),
     }
+
+
+def _reason(reason: str, *, functions: bool) -> str:
+    return "function_call" if functions and reason == "tool_calls" else reason
 
 
 def _thought(reasoning: str) -> dict[str, str]:
@@ -105,14 +119,18 @@ def _likely(logprobs: tuple[JsonValue, ...]) -> dict[str, Any]:
 
 def _call(call: Call, *, whole: bool) -> dict[str, Any]:
     if whole:
-        function = {"name": call.name, "arguments": call.arguments}
-        return {"id": call.id, "type": "function", "function": function}
+        return {"id": call.id, "type": "function", "function": _function(call)}
     piece: dict[str, Any] = {"index": call.index}
-    function = {"arguments": call.arguments}
     if call.id:
         piece |= {"id": call.id, "type": "function"}
-        function = {"name": call.name, "arguments": call.arguments}
-    return {**piece, "function": function}
+    return {**piece, "function": _function(call)}
+
+
+def _function(call: Call) -> dict[str, str]:
+    """Write what is called; of the pieces of a call only the first, with its id, has the name."""
+    if call.id:
+        return {"name": call.name, "arguments": call.arguments}
+    return {"arguments": call.arguments}
 
 
 _CREATED = re.compile(r'"created": ?(\d{1,12})[,}]', re.ASCII)
@@ -127,12 +145,15 @@ def _created(event: str) -> int | None:
 class ChatFrames:
     """Writes the pieces of a conversation as OpenAI's chunks.
 
-    What the backend has written just so goes out as it came.
+    What the backend has written just so goes out as it came. With `functions` the first call of
+    each answer is written as before there were tools; there was no way to write others.
     """
 
-    def __init__(self, handle: JobHandle, *, counted: bool) -> None:
+    def __init__(self, handle: JobHandle, *, counted: bool, functions: bool = False) -> None:
         self._handle = handle
         self._counted = counted
+        self._functions = functions
+        self._called: dict[int, int] = {}
         self._created = int(handle.job.submitted_at)
         self._head = b""
         self._begun: set[int] = set()
@@ -154,7 +175,8 @@ class ChatFrames:
             case ChoiceEnd():
                 opening = b"" if chunk.choice in self._begun else self._opening(chunk.choice)
                 self._ended = True
-                return opening + self._chunk(chunk.choice, b"{}", chunk.reason)
+                reason = _reason(chunk.reason, functions=self._functions)
+                return opening + self._chunk(chunk.choice, b"{}", reason)
             case Finish():
                 return b"" if self._ended else self.frame(ChoiceEnd(chunk.reason))
             case _:
@@ -190,9 +212,17 @@ class ChatFrames:
         said: dict[str, Any] = {"content": delta.text} if delta.text else {}
         if delta.reasoning:
             said |= _thought(delta.reasoning)
+        if delta.calls and self._functions:
+            return self._function_pieces(delta, said)
         if delta.calls:
             said["tool_calls"] = [_call(call, whole=False) for call in delta.calls]
         return self._chunk(delta.choice, to_json(said), None)
+
+    def _function_pieces(self, delta: TextDelta, said: dict[str, Any]) -> bytes:
+        first = self._called.setdefault(delta.choice, delta.calls[0].index)
+        pieces = [{"function_call": _function(c)} for c in delta.calls if c.index == first]
+        written = [piece for piece in (said, *pieces) if piece]
+        return b"".join(self._chunk(delta.choice, to_json(piece), None) for piece in written)
 
     def _chunk(
         self, choice: int, delta: bytes, reason: str | None, more: dict[str, Any] | None = None

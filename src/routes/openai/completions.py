@@ -3,7 +3,7 @@
 from typing import Annotated, Any, cast
 
 from fastapi.routing import APIRoute
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator
 from pydantic_core import to_json
 from starlette.responses import Response
 
@@ -55,8 +55,8 @@ class CompletionBody(Continued):
     prompt: Beginning | Annotated[list[Beginning], Field(min_length=1, max_length=64)] = Field(
         description="The beginning, or several"
     )
-    best_of: Annotated[int, Field(ge=1, le=8)] | None = Field(
-        default=None, description="1, or as many as `n`"
+    best_of: Annotated[int, Field(ge=1, le=20)] | None = Field(
+        default=None, description="No effect: `n` answers are made, and all are told"
     )
     suffix: Text | None = Field(default=None, description="What follows, where the model heeds it")
     logprobs: Annotated[int, Field(ge=0, le=5)] | None = Field(
@@ -69,12 +69,6 @@ class CompletionBody(Continued):
         if _has_tokens(prompt):
             raise ValueError("must be text; tokens mean nothing here, send what they stand for")
         return prompt
-
-    @model_validator(mode="after")
-    def _all_are_told(self) -> "CompletionBody":
-        if self.best_of not in (None, 1, self.n or 1):
-            raise ValueError("best_of must be 1 or as large as n: nothing is drawn and thrown away")
-        return self
 
     def beginnings(self) -> tuple[str, ...]:
         """Return what is to be gone on with."""

@@ -17,7 +17,7 @@ from ...models.results import Result, Vector
 from ..doors import Asked, Door, Manner, routes
 from ..incoming import Incoming, aside
 from ..tools import Tools
-from .bodies import Body, said
+from .bodies import Body
 from .shapes import EMBEDDINGS, json_answer
 from .usage import read_only
 
@@ -25,7 +25,13 @@ Token = Annotated[int, Field(ge=0, le=10_000_000)]
 Tokens = Annotated[list[Token], Field(min_length=1, max_length=100_000)]
 
 
-Said = Annotated[Text, AfterValidator(said)]
+def _not_empty(text: str) -> str:
+    if not text:
+        raise ValueError("must not be empty")
+    return text
+
+
+Said = Annotated[Text, AfterValidator(_not_empty)]
 
 
 class EmbeddingBody(Body):

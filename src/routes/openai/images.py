@@ -13,7 +13,15 @@ from ..contents import interwoven
 from ..doors import Asked, Door, Manner, routes
 from ..incoming import Incoming
 from ..tools import Tools
-from .images_body import Changed, Drawn, EditBody, EditForm, GenerationBody, VariationForm
+from .images_body import (
+    ONE_PICTURE,
+    Changed,
+    Drawn,
+    EditBody,
+    EditForm,
+    GenerationBody,
+    VariationForm,
+)
 from .shapes import IMAGES, json_answer
 from .uploads import described, read_form
 
@@ -70,7 +78,9 @@ class Edits(_Pictures):
         """Read what to change, from a form or from JSON."""
         if not incoming.has_form:
             return await self._json(incoming)
-        form, files = await read_form(incoming, EditForm, required="image", optional=["mask"])
+        form, files = await read_form(
+            incoming, EditForm, required="image", optional=["mask"], single=ONE_PICTURE
+        )
         uploads = dict(files)
         if "mask" in files:
             uploads["mask"] = await images.apart(lambda: images.redrawn(files["mask"], "mask"))
@@ -78,6 +88,7 @@ class Edits(_Pictures):
 
     async def _json(self, incoming: Incoming) -> Asked:
         body = await incoming.json(EditBody)
+        image = body.picture
         uploads: dict[str, bytes] = {}
         if (mask := body.mask) is not None:
             uploads["mask"] = await images.apart(
@@ -85,7 +96,7 @@ class Edits(_Pictures):
                     decoded(mask.image_url, "mask", allowed=images.ALLOWED), "mask"
                 )
             )
-        return self._asked(incoming, body, body.images[0].image_url, uploads)
+        return self._asked(incoming, body, image, uploads)
 
     def _asked(
         self, incoming: Incoming, body: Changed, image: str, uploads: dict[str, bytes]

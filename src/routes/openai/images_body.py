@@ -7,6 +7,7 @@ from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field,
 
 from ...models.errors import InvalidInput
 from ...models.requests import (
+    MAX_PICTURES,
     MAX_SIDE,
     MIN_SIDE,
     Img2ImgRequest,
@@ -20,6 +21,7 @@ from .bodies import Body, Said, given, seed_in
 from .uploads import AS_TEXT
 
 VARIATION = "a variation of this picture"
+ONE_PICTURE = "the backend takes one picture: send one, or join them into one first"
 _MOST_STEPS = 150
 _SIZE = re.compile(r"([0-9]{1,5})[xX]([0-9]{1,5})")
 _WITHOUT_EFFECT = frozenset(
@@ -60,7 +62,7 @@ def _sides(size: str) -> tuple[int, int]:
 class Drawn(Body):
     """How pictures are drawn and handed out."""
 
-    n: Annotated[int, Field(ge=1, le=8)] | None = Field(
+    n: Annotated[int, Field(ge=1, le=MAX_PICTURES)] | None = Field(
         default=None, description="How many pictures; 1 if left out"
     )
     size: Annotated[str | None, AfterValidator(_sized)] = Field(
@@ -207,9 +209,16 @@ class Shown(BaseModel):
 class EditBody(Changed):
     """The same as JSON."""
 
-    images: Annotated[list[Shown], Field(min_length=1, max_length=1)] = Field(
-        description="The picture"
+    images: Annotated[list[Shown], Field(min_length=1)] = Field(
+        description="The picture", json_schema_extra={"maxItems": 1}
     )
     mask: Shown | None = Field(
         default=None, description="As large as the picture: what is transparent is drawn anew"
     )
+
+    @property
+    def picture(self) -> str:
+        """The one picture; raises `InvalidInput` if there are several."""
+        if len(self.images) > 1:
+            raise InvalidInput("images must hold one picture", param="images", hint=ONE_PICTURE)
+        return self.images[0].image_url

@@ -92,17 +92,21 @@ def build(tools: Tools) -> list[APIRoute]:
     return [
         _route("/v1/models", list_models, "List models"),
         _route("/v1/models/{model:path}", retrieve_model, "Look at a model", 404, 422),
+        _route("/models/{model:path}", retrieve_model, "Look at a model", shown=False),
         _route("/models", list_all_models, "List models for texts and for pictures"),
     ]
 
 
-def _route(path: str, answer: Callable[..., Any], summary: str, *errors: int) -> APIRoute:
+def _route(
+    path: str, answer: Callable[..., Any], summary: str, *errors: int, shown: bool = True
+) -> APIRoute:
     return APIRoute(
         path,
         answer,
         summary=summary,
         tags=["openai"],
         responses=error_responses(401, 503, *errors),
+        include_in_schema=shown,
     )
 
 
@@ -115,10 +119,10 @@ def _loaded(views: list[ModelView], kind: str, uses: frozenset[Modality]) -> lis
 
 
 def _unknown(name: str, names: list[str]) -> UnknownModel:
-    nearest = get_close_matches(name[:256], names, n=5, cutoff=0.5)
+    nearest = get_close_matches(name[:256], names, n=5, cutoff=0.5) or names[:5]
     shown = f" {name}" if _NAME.fullmatch(name) else ""
     return UnknownModel(
         f"there is no model{shown}",
         nearest=nearest,
-        hint=f"nearest names: {', '.join(nearest)}" if nearest else "/v1/models lists all",
+        hint=f"nearest names: {', '.join(nearest)}" if nearest else "no model is offered",
     )

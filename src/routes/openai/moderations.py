@@ -1,13 +1,13 @@
 """`/v1/moderations`: whether texts are harmful, where a backend can tell."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi.routing import APIRoute
-from pydantic import Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from starlette.responses import Response
 
 from ...models.jobs import Job
-from ...models.requests import ModerationRequest, Text
+from ...models.requests import ModerationRequest, Text, type_of_part
 from ...models.results import Result
 from ..doors import Asked, Door, Manner, routes
 from ..incoming import Incoming
@@ -16,16 +16,43 @@ from .bodies import Body
 from .shapes import MODERATION, json_answer
 
 
+def _no_picture(part: object) -> object:
+    if type_of_part(part) == "<image_url>":
+        raise ValueError("parts of type image_url are not judged here; send text")
+    return part
+
+
+class JudgedPart(BaseModel):
+    """Words."""
+
+    model_config = ConfigDict(strict=True, extra="allow", hide_input_in_errors=True)
+
+    type: Literal["text"]
+    text: Text
+
+
 class ModerationBody(Body):
     """Texts to be judged."""
 
-    input: Text | Annotated[list[Text], Field(min_length=1, max_length=64)] = Field(
-        description="A text, or several"
-    )
+    input: (
+        Text
+        | Annotated[
+            list[Text | Annotated[JudgedPart, BeforeValidator(_no_picture)]],
+            Field(min_length=1, max_length=64),
+        ]
+    ) = Field(description="A text, or several; parts are judged together, as one text")
+
+    def texts(self) -> tuple[str, ...]:
+        """Return the texts to be judged one by one: parts belong together, as OpenAI has it."""
+        if isinstance(self.input, str):
+            return (self.input,)
+        parts = [item.text for item in self.input if isinstance(item, JudgedPart)]
+        texts = [item for item in self.input if isinstance(item, str)]
+        return tuple([*texts, "\n".join(parts)] if parts else texts)
 
     def meant(self) -> ModerationRequest:
         """Return the request."""
-        texts = (self.input,) if isinstance(self.input, str) else tuple(self.input)
+        texts = self.texts()
         return ModerationRequest.model_construct(model=self.model, input=texts)
 
 

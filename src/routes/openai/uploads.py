@@ -18,7 +18,12 @@ Form = TypeVar("Form", bound=BaseModel)
 
 
 async def read_form(
-    incoming: Incoming, kind: type[Form], *, required: str, optional: Iterable[str] = ()
+    incoming: Incoming,
+    kind: type[Form],
+    *,
+    required: str,
+    optional: Iterable[str] = (),
+    single: str = "the backend takes one: send each in a call of its own",
 ) -> tuple[Form, Mapping[str, bytes]]:
     """Read a form with one file, and perhaps others; nothing is left open.
 
@@ -29,6 +34,7 @@ async def read_form(
         kind: what the texts must be.
         required: the name of the file.
         optional: the names of further files; those of other names are left alone.
+        single: what to do instead of sending several files by one name.
 
     Returns:
         the texts, and each file by its name.
@@ -47,7 +53,7 @@ async def read_form(
             plain = name.removesuffix("[]")
             if isinstance(value, UploadFile):
                 if plain in files:
-                    raise InvalidInput(f"{plain} must be a single file", param=plain)
+                    raise InvalidInput(f"{plain} must be a single file", param=plain, hint=single)
                 if plain in known:
                     files[plain] = await value.read()
             elif plain != name:

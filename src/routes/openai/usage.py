@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from ...models.jobs import Job
 from ...models.requests import InferenceRequest, Txt2VecRequest
-from ...models.results import Result
+from ...models.results import Choice, Result
 
 _BYTES_A_TOKEN = 4
 
@@ -14,8 +14,13 @@ def usage(job: Job, result: Result) -> Mapping[str, object]:
     finish = result.finish
     if finish.prompt_tokens or finish.completion_tokens:
         return _sum(finish.prompt_tokens, finish.completion_tokens)
-    said = sum(len(choice.text) + len(choice.reasoning) for choice in result.choices)
+    said = sum(_length(choice) for choice in result.choices)
     return {**_sum(_asked(job.request), _tokens(said)), "estimated": True}
+
+
+def _length(choice: Choice) -> int:
+    called = sum(len(call.name) + len(call.arguments) for call in choice.calls)
+    return len(choice.text) + len(choice.reasoning) + called
 
 
 def _sum(prompt: int, completion: int) -> dict[str, object]:
@@ -36,9 +41,10 @@ def read_only(job: Job, result: Result) -> Mapping[str, object]:
 
 def _asked(request: InferenceRequest) -> int:
     """Estimate what a request holds; what is written in tokens is counted."""
-    said = sum(length for name, length in request.lengths().items() if name != "model")
-    texts = request.input if isinstance(request, Txt2VecRequest) else ()
-    return _tokens(said) + sum(len(text) for text in texts if not isinstance(text, str))
+    if isinstance(request, Txt2VecRequest):
+        said = sum(len(text) for text in request.input if isinstance(text, str))
+        return _tokens(said) + sum(len(t) for t in request.input if not isinstance(t, str))
+    return _tokens(sum(length for name, length in request.lengths().items() if name != "model"))
 
 
 def _tokens(characters: int) -> int:

@@ -6,13 +6,15 @@ the answer, and refused only if the caller is strict.
 
 import random
 from collections.abc import Collection
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, PrivateAttr
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, PrivateAttr, StringConstraints
 from pydantic_core import to_json
 
 from ...models.errors import InvalidInput
 from ...models.requests import (
+    MAX_IMAGE_TEXT,
+    MAX_PICTURES,
     Img2ImgRequest,
     InpaintRequest,
     Picture,
@@ -22,23 +24,18 @@ from ...models.requests import (
 )
 from ..incoming import checked
 from ..openai.bodies import Body, given, seed_in
+from ..openai.images_body import VARIATION
 from .names import SAMPLER, WITHOUT_EFFECT
 
-MOST_PICTURES = 8
 _SEEDS = 2**31
 _ECHOED = 16 * 1024  # bytes of what is sent that are kept to be sent back, besides the prompts
+_LEAST_STRENGTH = 0.01  # stands for 0, which no backend takes
 _PROMPTS = frozenset({"prompt", "negative_prompt"})
 _PICTURES = frozenset({"init_images", "mask"})
 UNMASKED = frozenset({"inpainting_mask_invert"})
 """Has no effect without a mask."""
 MASKED = frozenset({"negative_prompt", "width", "height", "seed", "denoising_strength"})
 """Have none with a mask."""
-
-
-def _said(value: str) -> str:
-    if not value.strip():
-        raise ValueError("must not be empty")
-    return value
 
 
 class OverrideSettings(BaseModel):
@@ -52,9 +49,14 @@ class OverrideSettings(BaseModel):
 
 
 class Drawn(Body):
-    """How pictures are drawn."""
+    """How pictures are drawn; numbers may be written as A1111 takes them: `64`, `64.0`, `"64"`."""
 
-    prompt: Annotated[Prompt, AfterValidator(_said)] = Field(description="What to draw")
+    model_config = ConfigDict(strict=False)
+    wordless: ClassVar[str] = "a picture"
+
+    prompt: Prompt | None = Field(
+        default=None, description="What to draw; left out or empty: anything"
+    )
     negative_prompt: Prompt | None = Field(
         default=None, description="What the picture should not show"
     )
@@ -67,13 +69,13 @@ class Drawn(Body):
     steps: Annotated[int, Field(ge=1, le=150)] | None = Field(
         default=None, description="Sampling steps"
     )
-    seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | None = Field(
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = Field(
         default=None, description="The same seed gives the same result again; -1: any"
     )
-    batch_size: Annotated[int, Field(ge=1, le=MOST_PICTURES)] | None = Field(
-        default=None, description="How many pictures; with `n_iter`, 8 at most"
+    batch_size: Annotated[int, Field(ge=1, le=MAX_PICTURES)] | None = Field(
+        default=None, description="How many pictures; with `n_iter`, 10 at most"
     )
-    n_iter: Annotated[int, Field(ge=1, le=MOST_PICTURES)] | None = Field(
+    n_iter: Annotated[int, Field(ge=1, le=MAX_PICTURES)] | None = Field(
         default=None, description="How many times so many"
     )
     override_settings: OverrideSettings | None = Field(
@@ -91,13 +93,18 @@ class Drawn(Body):
     def count(self) -> int:
         """How many pictures are wanted; raises `InvalidInput` if they are too many."""
         count = (self.batch_size or 1) * (self.n_iter or 1)
-        if count > MOST_PICTURES:
+        if count > MAX_PICTURES:
             raise InvalidInput(
-                f"batch_size times n_iter must be at most {MOST_PICTURES}",
+                f"batch_size times n_iter must be at most {MAX_PICTURES}",
                 param="batch_size",
                 hint="ask for the others in another call",
             )
         return count
+
+    @property
+    def words(self) -> str:
+        """What to draw; something, if nothing is said: A1111 draws then too."""
+        return self.prompt if self.prompt and self.prompt.strip() else self.wordless
 
     @property
     def parameters(self) -> dict[str, JsonValue]:
@@ -124,7 +131,7 @@ class Drawn(Body):
             key: the `Idempotency-Key`: the same has the same seed, where none is given.
 
         """
-        fields = given(self, "prompt", "width", "height", "steps")
+        fields = {**given(self, "width", "height", "steps"), "prompt": self.words}
         if (model := self.checkpoint(chosen)) is not None:
             fields["model"] = model
         if self.negative_prompt:
@@ -150,14 +157,17 @@ class Txt2ImgBody(Drawn):
 class Img2ImgBody(Drawn):
     """A picture to be changed, or a part of it to be drawn anew."""
 
+    wordless = VARIATION
+
     init_images: Annotated[list[Picture], Field(min_length=1, max_length=1)] = Field(
         description="The picture: base64, a data: URI, or job:<id> for one made earlier"
     )
-    denoising_strength: Annotated[float, Field(gt=0, le=1)] | None = Field(
+    denoising_strength: Annotated[float, Field(ge=0, le=1)] | None = Field(
         default=None, description="How far from the original, where the model's backend has it"
     )
-    mask: Picture | None = Field(
-        default=None, description="As large as the picture: what is white is drawn anew"
+    mask: Annotated[str, StringConstraints(max_length=MAX_IMAGE_TEXT)] | None = Field(
+        default=None,
+        description="As large as the picture: what is white is drawn anew; empty: none",
     )
     inpainting_mask_invert: Annotated[int, Field(ge=0, le=1)] | None = Field(
         default=None, description="1: what is black is drawn anew"
@@ -177,7 +187,7 @@ class Img2ImgBody(Drawn):
         """
         fields = {**self.drawing(chosen, key), "image": image}
         if strength and self.denoising_strength is not None:
-            fields["strength"] = self.denoising_strength
+            fields["strength"] = self.denoising_strength or _LEAST_STRENGTH
         return checked(Img2ImgRequest, fields)
 
     def inpainting(self, image: str, mask: str, chosen: str | None) -> InpaintRequest:
@@ -186,7 +196,7 @@ class Img2ImgBody(Drawn):
             raise InvalidInput(
                 "batch_size and n_iter must be 1 if there is a mask", param="batch_size"
             )
-        fields = {**given(self, "prompt", "steps"), "image": image, "mask": mask}
+        fields = {**given(self, "steps"), "prompt": self.words, "image": image, "mask": mask}
         if (model := self.checkpoint(chosen)) is not None:
             fields["model"] = model
         return checked(InpaintRequest, fields)

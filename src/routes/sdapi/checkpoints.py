@@ -1,10 +1,14 @@
 """Which model each caller has chosen, as A1111's clients do once rather than in every call."""
 
+from collections.abc import Sequence
+
+from ...models.errors import BackendUnseen
 from ...models.modality import Modality
 from ...models.requests import Txt2ImgRequest
 from ...processor import Processor
 
 _MOST = 1000
+_RETRY_S = 5.0
 
 
 class Checkpoints:
@@ -23,11 +27,17 @@ class Checkpoints:
 
     def current(self, caller: str) -> str:
         """Return the model that draws for a caller who names none; empty if there is none."""
-        return self.chosen(caller) or next(iter(self.offered()), "")
+        return self.chosen(caller) or next(iter(self._drawing()), "")
 
     def offered(self) -> list[str]:
-        """Return the models that draw, the default one first."""
-        return [*self._processor.catalog.models(Modality.TXT2IMG)]
+        """Return the models that draw, the default one first.
+
+        Raises:
+            BackendUnseen: no backend was reached yet.
+
+        """
+        self._check_seen()
+        return [*self._drawing()]
 
     def choose(self, caller: str, name: str) -> None:
         """Have a model draw for a caller from now on.
@@ -37,6 +47,7 @@ class Checkpoints:
             BackendUnseen: a backend that was not reached yet may offer it.
 
         """
+        self._check_seen()
         self._processor.catalog.resolve(Txt2ImgRequest(prompt="?", model=name))
         self._chosen.pop(caller, None)
         self._chosen[caller] = name
@@ -49,3 +60,14 @@ class Checkpoints:
         name = name or next(iter(catalog.models(Modality.IMG2IMG)), "")
         definition = catalog.definitions.get(name)
         return definition is not None and definition.strength
+
+    def _drawing(self) -> Sequence[str]:
+        return self._processor.catalog.models(Modality.TXT2IMG)
+
+    def _check_seen(self) -> None:
+        if not self._processor.catalog.known:
+            raise BackendUnseen(
+                "no backend was reached yet, so nobody knows its models",
+                hint="see /queue-status for what is wrong with it",
+                retry_after=_RETRY_S,
+            )

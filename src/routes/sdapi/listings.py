@@ -53,7 +53,7 @@ def build(checkpoints: Checkpoints) -> APIRouter:
     """Make the routes."""
     router = APIRouter(prefix="/sdapi/v1", tags=["sdapi"], responses=error_responses(401))
 
-    @router.get("/sd-models", name="sdapi_models")
+    @router.get("/sd-models", name="sdapi_models", responses=error_responses(503))
     async def models() -> list[SdModel]:
         """List the models that draw, the default one first."""
         names = checkpoints.offered()

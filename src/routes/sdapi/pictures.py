@@ -17,6 +17,7 @@ from ..callers import current_caller
 from ..doors import Asked, Door, Manner, routes
 from ..incoming import Incoming
 from ..tools import Tools
+from ..wishes import Wishes
 from .answers import PICTURES, Sent
 from .bodies import MASKED, UNMASKED, Drawn, Img2ImgBody, Txt2ImgBody
 from .checkpoints import Checkpoints
@@ -44,10 +45,10 @@ class _Pictures(Door):
         sent, blobs, send_s = Sent.of(body, without), self.tools.blobs, self.manner.send_s
         return lambda job, result: sent.answer(job, result, blobs, send_s)
 
-    async def _taken(self, scope: Scope, receive: Receive) -> tuple[Taken, Asked, float | None]:
-        taken, asked, wait_s = await super()._taken(scope, receive)
+    async def _taken(self, scope: Scope, receive: Receive) -> tuple[Taken, Asked, Wishes]:
+        taken, asked, wishes = await super()._taken(scope, receive)
         self._drawings.add(taken.handle)
-        return taken, asked, wait_s
+        return taken, asked, wishes
 
 
 class Txt2Img(_Pictures):
@@ -78,7 +79,7 @@ class Img2Img(_Pictures):
             )
             image = "init_images"
         request: Img2ImgRequest | InpaintRequest
-        if body.mask is None:
+        if not body.mask:
             strength = self.checkpoints.reads_strength(body.checkpoint(chosen))
             request = body.request(image, chosen, incoming.wishes.key, strength=strength)
             without = UNMASKED if strength else UNMASKED | {"denoising_strength"}

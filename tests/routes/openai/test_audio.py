@@ -202,12 +202,15 @@ async def test_what_was_heard_is_bare_text(shared_house: House) -> None:
     assert as_text.text == as_json.json()["text"] + "\n"
 
 
-async def test_all_that_was_heard_is_told_with_its_times(shared_house: House) -> None:
+@pytest.mark.parametrize("granularities", [["segment"], ["word", "segment"]])
+async def test_all_that_was_heard_is_told_with_its_times(
+    shared_house: House, granularities: list[str]
+) -> None:
     fields: Fields = {
         "response_format": "verbose_json",
         "language": "en",
         "temperature": "0.5",
-        "timestamp_granularities[]": ["segment"],
+        "timestamp_granularities[]": granularities,
     }
     response = await hear(shared_house, **fields)
 
@@ -392,7 +395,13 @@ BAD_FORMS: list[tuple[dict[str, Any], Any, str, str]] = [
     ({"stream": "true", "response_format": "srt"}, FILE, "stream", "must be false for srt"),
     ({"stream": CANARY}, FILE, "stream", "boolean"),
     (
-        {"timestamp_granularities[]": ["segment", "word"]},
+        {"timestamp_granularities[]": ["word"]},
+        FILE,
+        "timestamp_granularities[]",
+        "when each word was said is not known",
+    ),
+    (
+        {"timestamp_granularities[]": ["segment", "line"]},
         FILE,
         "timestamp_granularities[].1",
         "'segment'",

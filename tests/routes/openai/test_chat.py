@@ -169,6 +169,28 @@ GOLDEN: dict[str, Golden] = {
             ALL_DONE,
         ],
     ),
+    "a function that is called as before there were tools": (
+        {"functions": [{"name": "f"}]},
+        [
+            stream(
+                delta("well", tool_calls=[call_piece(0, name="f", arguments="")]),
+                delta(None, tool_calls=[call_piece(0, arguments='{"a":')]),
+                delta(None, tool_calls=[call_piece(0, arguments="1}")]),
+                delta(None, tool_calls=[call_piece(1, name="g", arguments="{}")]),
+                delta(None, "tool_calls"),
+                DONE,
+            )
+        ],
+        [
+            line(ROLE),
+            line('{"content":"well"}'),
+            line('{"function_call":{"name":"f","arguments":""}}'),
+            line('{"function_call":{"arguments":"{\\"a\\":"}}'),
+            line('{"function_call":{"arguments":"1}"}}'),
+            line("{}", '"function_call"'),
+            ALL_DONE,
+        ],
+    ),
     "several answers": (
         {"n": 2, "stream_options": {"include_usage": True}},
         [
@@ -446,9 +468,36 @@ async def test_a_whole_answer_is_byte_for_byte_what_openai_clients_expect() -> N
     )
 
 
+async def test_a_whole_answer_has_the_first_call_as_before_there_were_tools() -> None:
+    calls = [call_piece(0, name="f", arguments="{}"), call_piece(1, name="g", arguments="{}")]
+    script = stream(delta(None, tool_calls=calls), delta(None, "tool_calls"), USAGE, DONE)
+    async with doorstep(script) as here:
+        call = await here.ask(said(functions=[{"name": "f"}]))
+
+    strictly(call)
+    (choice,) = call.json["choices"]
+    assert choice["finish_reason"] == "function_call"
+    assert choice["message"] == {
+        "role": "assistant",
+        "content": None,
+        "refusal": None,
+        "function_call": {"name": "f", "arguments": "{}"},
+    }
+
+
+async def test_calls_that_localai_did_not_count_are_counted_here() -> None:
+    called = delta(None, tool_calls=[call_piece(0, name="four", arguments='{"a":12}')])
+    async with doorstep(stream(called, delta(None, "tool_calls"), DONE)) as here:
+        call = await here.ask(said())
+
+    assert call.json["usage"]["completion_tokens"] == 3
+    assert call.json["usage"]["estimated"] is True
+
+
 # What LocalAI is asked
 
 
+F = {"type": "function", "function": {"name": "f"}}
 ASKED = {"model": "m", "stream": True, "stream_options": {"include_usage": True}}
 
 
@@ -503,6 +552,21 @@ async def test_what_means_nothing_here_and_what_is_ours_is_not_handed_on() -> No
     [
         ({"max_completion_tokens": 9, "max_tokens": 7}, {"max_tokens": 9}),
         ({"stop": "END"}, {"stop": ["END"]}),
+        ({"stop": ["", "END"]}, {"stop": ["END"]}),
+        ({"stop": ""}, {}),
+        ({"stop": [""]}, {}),
+        ({"top_p": 0}, {"top_p": 0}),
+        ({"top_k": -1}, {}),
+        ({"functions": [{"name": "f"}]}, {"tools": [F]}),
+        (
+            {"functions": [{"name": "f"}], "function_call": "none"},
+            {"tools": [F], "tool_choice": "none"},
+        ),
+        (
+            {"functions": [{"name": "f"}], "function_call": {"name": "f"}},
+            {"tools": [F], "tool_choice": F},
+        ),
+        ({"functions": []}, {}),
         ({"seed": -1}, {}),
         ({"seed": 2**31 + 5}, {"seed": 5}),
     ],
@@ -511,6 +575,18 @@ async def test_what_is_said_in_several_ways(fields: dict[str, Any], heard: dict[
     told = await asked(said("hi", **fields))
 
     assert told == {"messages": [{"role": "user", "content": "hi"}], **heard}
+
+
+async def test_functions_called_before_there_were_tools_are_handed_on() -> None:
+    messages: list[dict[str, Any]] = [
+        {"role": "user", "content": "hi"},
+        {"role": "assistant", "content": "", "function_call": {"name": "f", "arguments": "{}"}},
+        {"role": "function", "name": "f", "content": "42"},
+    ]
+
+    heard = await asked({"model": "m", "messages": messages})
+
+    assert heard["messages"] == messages
 
 
 async def test_a_conversation_is_handed_on_turn_by_turn() -> None:
@@ -544,6 +620,59 @@ async def refused(body: dict[str, Any], **headers: str) -> dict[str, Any]:
     return error
 
 
+def parts(*parts: Any) -> dict[str, Any]:
+    return {"model": "m", "messages": [{"role": "user", "content": [*parts]}]}
+
+
+@pytest.mark.parametrize(
+    ("body", "param", "says"),
+    [
+        (said(CANARY, functions=[{"name": "f"}], tools=[{}]), "functions", "together with tools"),
+        (said(CANARY, function_call="auto"), "function_call", "without functions"),
+        (
+            said(CANARY, functions=[{"name": "f"}], function_call={"nam": CANARY}),
+            "function_call.name",
+            "required",
+        ),
+        (
+            said(CANARY, functions=[{"name": "f"}], function_call=CANARY),
+            "function_call",
+            "'auto' or 'none'",
+        ),
+        (said(CANARY, top_k=-2), "top_k", "-1"),
+        (
+            parts({"type": "input_audio", "input_audio": {"data": CANARY, "format": "wav"}}),
+            "messages.0.content.0",
+            "parts of type input_audio are not taken here; send text or image_url",
+        ),
+        (
+            parts({"type": "text", "text": CANARY}, {"type": "video_url", "video_url": CANARY}),
+            "messages.0.content.1",
+            "parts of type video_url are not taken here",
+        ),
+        (parts({"type": CANARY}), "messages.0.content.0", "a part must have a type"),
+    ],
+)
+async def test_what_is_not_taken_is_named(body: dict[str, Any], param: str, says: str) -> None:
+    error = await refused(body)
+
+    assert error["param"] == param
+    assert says in error["message"]
+
+
+@pytest.mark.parametrize("half", [r"\ud83d x", r"x\ud83d", r"\udc00", r"\ud83d\ud83d"])
+async def test_half_of_a_character_is_called_that(shared_house: House, half: str) -> None:
+    body = f'{{"messages":[{{"role":"user","content":"{CANARY} {half}"}}]}}'
+    async with shared_house.http() as http:
+        answer = await http.post("/v1/chat/completions", content=body)
+
+    error = answer.json()["error"]
+    assert answer.status_code == 400
+    assert error["param"] == "body"
+    assert "holds half of a character (a lone surrogate)" in error["message"]
+    assert CANARY not in answer.text
+
+
 @pytest.mark.parametrize("how", [{"headers": {"X_Strict": "true"}}, {"fields": {"strict": True}}])
 async def test_who_is_strict_is_told_of_fields_that_nobody_understands(how: dict[str, Any]) -> None:
     known = {"min_p": 0.1, "user": CANARY, "grammar": "g", **how.get("fields", {})}
@@ -560,6 +689,7 @@ async def test_a_strange_name_is_not_repeated() -> None:
     error = await refused(said("hi", **{f"{CANARY} is my field": 1}), X_Strict="1")
 
     assert error["param"] == "body"
+    assert error["hint"] == "leave it out, or send it without `strict`"
 
 
 # Pictures
@@ -625,7 +755,7 @@ async def test_a_picture_that_is_none_is_refused_by_name(
 
     error = call.json["error"]
     assert call.status == (404 if urls == ["job:none/0"] else 400)
-    assert error.get("param", "").startswith(param) or error["param"].startswith("image")
+    assert error.get("param", "").startswith(param)
     assert says in f"{error['message']} {error.get('hint')}"
     assert CANARY.encode() not in call.body
 

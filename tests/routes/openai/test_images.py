@@ -306,7 +306,7 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({}, "prompt", "required"),
     ({"prompt": "  "}, "prompt", "must not be empty"),
     ({"prompt": [CANARY]}, "prompt", "string"),
-    ({"prompt": CANARY, "n": 10}, "n", "1 to 8"),
+    ({"prompt": CANARY, "n": 11}, "n", "1 to 10"),
     ({"prompt": CANARY, "n": "1"}, "n", "integer"),
     ({"prompt": CANARY, "size": CANARY}, "size", "WIDTHxHEIGHT"),
     ({"prompt": CANARY, "size": "8x64"}, "size", "16 to 4,096"),
@@ -428,12 +428,12 @@ BAD_FORMS: list[tuple[dict[str, str], Any, str, str]] = [
     ({}, FOX, "prompt", "required"),
     ({"prompt": " "}, FOX, "prompt", "must not be empty"),
     ({"prompt": ""}, FOX, "prompt", "required"),
-    ({"prompt": CANARY, "n": "9"}, FOX, "n", "1 to 8"),
+    ({"prompt": CANARY, "n": "11"}, FOX, "n", "1 to 10"),
     ({"prompt": CANARY, "n": "two"}, FOX, "n", "integer"),
     ({"prompt": CANARY, "stream": "true"}, FOX, "stream", "not streamed"),
     ({"prompt": CANARY, "strength": "0.5"}, FOX, "strength", "fixed strength"),
     ({"prompt": CANARY}, form(other=png()), "image", "as a file"),
-    ({"prompt": CANARY}, TWO, "image", "a single file"),
+    ({"prompt": CANARY}, TWO, "image", "join them into one first"),
     ({"prompt": CANARY}, form(image=b""), "image", "not a PNG"),
     ({"prompt": CANARY}, form(image=WRONG), "image", "not a PNG"),
     ({"prompt": CANARY}, form(image=png(8, 8)), "image", "16 to 4096"),
@@ -477,6 +477,19 @@ async def test_bad_json_is_refused_by_name(
 
     assert response.status_code == 400
     assert response.json()["error"]["param"] == param
+
+
+async def test_who_shows_several_pictures_is_told_why_not_and_what_to_do(
+    shared_house: House,
+) -> None:
+    body = {"prompt": "x", "images": [{"image_url": base64_of(png())}] * 2}
+
+    response = await post(shared_house, EDITS, body)
+
+    assert response.json()["error"]["message"] == (
+        "images must hold one picture "
+        "(the backend takes one picture: send one, or join them into one first)"
+    )
 
 
 async def test_a_broken_form_is_refused(shared_house: House) -> None:

@@ -55,7 +55,8 @@ async def test_a_model_is_found_by_its_name(shared_house: House) -> None:
         if model["id"] == "sim-chat"
     ]
 
-    assert (await get(shared_house, "/v1/models/sim-chat")).json() == listed
+    for path in ("/v1/models/sim-chat", "/models/sim-chat"):
+        assert (await get(shared_house, path)).json() == listed
 
 
 async def test_a_name_may_have_slashes_in_it() -> None:
@@ -70,9 +71,9 @@ async def test_a_name_may_have_slashes_in_it() -> None:
     ("name", "shown", "hint"),
     [
         ("sim-chta", "sim-chta", "nearest names: sim-chat"),
-        ("nothing/like/it", "nothing/like/it", "/v1/models lists all"),
-        ("a%20b%22c", "there is no model", "/v1/models lists all"),
-        ("x" * 300, "there is no model", "/v1/models lists all"),
+        ("nothing/like/it", "nothing/like/it", "nearest names: loose-file, sim-chat, "),
+        ("a%20b%22c", "there is no model", "nearest names: loose-file, sim-chat, "),
+        ("x" * 300, "there is no model", "nearest names: loose-file, sim-chat, "),
     ],
 )
 async def test_a_model_that_is_not_there_is_not_found(
@@ -87,7 +88,9 @@ async def test_a_model_that_is_not_there_is_not_found(
     assert error["hint"].startswith(hint)
 
 
-@pytest.mark.parametrize("path", ["/v1/models", "/v1/models/sim-chat", "/models"])
+@pytest.mark.parametrize(
+    "path", ["/v1/models", "/v1/models/sim-chat", "/models", "/models/sim-chat"]
+)
 def test_before_a_backend_was_reached_nobody_knows(path: str) -> None:
     app = create_app(Settings(localai_url="http://127.0.0.1:9", log_file=None, log_level="error"))
     with serving(app) as url:

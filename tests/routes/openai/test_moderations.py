@@ -36,6 +36,14 @@ async def test_each_text_has_its_own_verdict(shared_house: House) -> None:
     assert [result["flagged"] for result in results] == [False, True]
 
 
+async def test_parts_are_judged_together(shared_house: House) -> None:
+    parts = [{"type": "text", "text": text} for text in ("I like foxes", "I hate them")]
+
+    results = (await post(shared_house, {"input": parts})).json()["results"]
+
+    assert [result["flagged"] for result in results] == [True]
+
+
 async def test_a_backend_that_cannot_judge_is_not_asked_again_nor_given_up(
     own_house: House,
 ) -> None:
@@ -60,7 +68,12 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({}, "input", "required"),
     ({"input": []}, "input", "must not be empty"),
     ({"input": [CANARY, 1]}, "input.1", "string"),
-    ({"input": [{"type": "text", "text": CANARY}]}, "input.0", "string"),
+    ({"input": [{"type": "text"}]}, "input.0.text", "required"),
+    (
+        {"input": [{"type": "image_url", "image_url": {"url": CANARY}}]},
+        "input.0",
+        "parts of type image_url are not judged here",
+    ),
     ({"input": [CANARY] * 65}, "input", "at most 64"),
 ]
 

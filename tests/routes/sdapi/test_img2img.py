@@ -136,6 +136,31 @@ async def test_where_no_model_draws_parts_anew_another_way_is_named(shared_house
     assert "without a mask" in response.json()["error"]["hint"]
 
 
+@pytest.mark.parametrize("mask", ["", None])
+async def test_an_empty_mask_is_none(shared_house: House, mask: str | None) -> None:
+    await drawn(shared_house, IMG2IMG, {**SNOW, "mask": mask})
+
+    assert shared_house.sim.requests()[-1].modality != "inpaint"
+
+
+async def test_who_says_nothing_gets_a_variation(defined: House) -> None:
+    for mask in (None, left_half("white", "black")):
+        body = {"steps": 1, "init_images": [TEAL], "mask": mask}
+        told = info(await post(defined, IMG2IMG, body))
+        assert told["prompt"] == "a variation of this picture"
+
+
+async def test_no_strength_at_all_is_as_little_as_can_be(
+    shared_house: House, defined: House
+) -> None:
+    body = {**SNOW, "denoising_strength": 0}
+
+    fixed, read = await post(shared_house, IMG2IMG, body), await post(defined, IMG2IMG, body)
+
+    assert info(fixed)["denoising_strength"] is None
+    assert info(read)["denoising_strength"] == 0.01
+
+
 WRONG = base64_of(CANARY.encode() * 100)
 
 BAD: list[tuple[dict[str, Any], str, str]] = [

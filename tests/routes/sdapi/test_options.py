@@ -2,17 +2,21 @@
 
 from typing import Any, cast
 
+import httpx2
 import pytest
 
+from src.app import create_app
 from src.models.catalog import Catalog
 from src.models.modality import Modality
 from src.models.ports import OfferedModel
 from src.processor import Processor
 from src.routes.sdapi.checkpoints import Checkpoints
 from src.routes.sdapi.listings import EMPTY
+from src.settings import Settings
 from tests.routes.house import House, house
 from tests.routes.sdapi.asking import SMALL, TXT2IMG, get, info, post
 from tests.routes.sdapi.test_progress import ANN, BOB, KEYS
+from tests.serving import serving
 
 OPTIONS, MODELS, SAMPLERS = (f"/sdapi/v1/{name}" for name in ("options", "sd-models", "samplers"))
 
@@ -77,6 +81,22 @@ async def test_models_are_those_that_draw(shared_house: House) -> None:
 
     assert model["title"] == model["model_name"] == model["filename"] == "sim-image"
     assert model["hash"] is model["sha256"] is model["config"] is None
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [("GET", MODELS, None), ("POST", OPTIONS, {"sd_model_checkpoint": "sim-image"})],
+)
+def test_before_a_backend_was_reached_nobody_knows(
+    method: str, path: str, body: dict[str, str] | None
+) -> None:
+    app = create_app(Settings(localai_url="http://127.0.0.1:9", log_file=None, log_level="error"))
+    with serving(app) as url:
+        response = httpx2.request(method, f"{url}{path}", json=body, trust_env=False)
+
+    assert response.status_code == 503
+    assert response.json()["error"]["code"] == "backend_unseen"
+    assert int(response.headers["retry-after"]) >= 1
 
 
 async def test_one_sampler_is_named(shared_house: House) -> None:
