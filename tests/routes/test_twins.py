@@ -398,6 +398,8 @@ async def test_an_answer_before_the_end_has_the_address_of_the_job(own_house: Ho
 
 
 async def test_a_large_body_is_read_as_a_small_one(shared_house: House) -> None:
-    response = await _post(shared_house, "txt2vec", {"input": ["a red fox under a gold moon, asleep"] * 2048})
+    response = await _post(
+        shared_house, "txt2vec", {"input": ["a red fox under a gold moon, asleep"] * 2048}
+    )
 
     assert len(response.json()["vectors"]) == 2048
