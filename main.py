@@ -10,6 +10,6 @@ import gc
 from src.app import create_app
 
 app = create_app()  # opens nothing: sockets, files and tasks begin with the lifespan
-# What is there now stays, and what a request makes is gone with it: neither need be looked at often.
+# What is there now stays, what a request makes goes with it: neither need be looked at often.
 gc.freeze()
 gc.set_threshold(10_000, 20, 20)
