@@ -182,7 +182,7 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"prompt": [[1], [2]]}, "prompt", "tokens"),
     ({"prompt": {"a": CANARY}}, "prompt", "string"),
     ({"prompt": [CANARY] * 65}, "prompt", "at most 64"),
-    ({"prompt": CANARY, "n": 9}, "n", "8"),
+    ({"prompt": CANARY, "n": 11}, "n", "10"),
     ({"prompt": CANARY, "best_of": 21}, "best_of", "20"),
     ({"prompt": CANARY, "max_tokens": 0, "echo": True}, "max_tokens", "1 to 1,000,000"),
     ({"prompt": CANARY, "logprobs": 6}, "logprobs", "5"),
