@@ -790,3 +790,16 @@ def test_a_dead_model_is_loaded_again_as_soon_as_the_backend_has_noticed() -> No
     assert s.next(NOW + 1) == []
     s.backend_up("gpu", resident=frozenset())
     assert s.next(NOW + 2) == [Load("job-1", "gpu", "m", ())]
+
+
+def test_a_scheduler_is_idle_while_nothing_waits_for_a_slot_or_to_be_warmed() -> None:
+    made = scheduler()
+    assert made.idle
+
+    made.submit(entry(1))
+    assert not made.idle
+    made.withdrawn(entry(1).id)
+    assert made.idle
+
+    made.warm_up(["other"])
+    assert not made.idle
