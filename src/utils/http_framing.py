@@ -66,6 +66,8 @@ def read_head(data: bytes) -> tuple[Head, bytes] | None:
     status = _STATUS.fullmatch(first)
     if status is None:
         raise httpx2.RemoteProtocolError("illegal status line")
+    if status[2] == b"101":
+        raise httpx2.RemoteProtocolError("the protocol was switched, which nobody asked for")
     headers: list[tuple[bytes, bytes]] = []
     for line in lines:
         field = _FIELD.fullmatch(line)

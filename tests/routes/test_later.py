@@ -62,8 +62,13 @@ async def _without_backend() -> AsyncGenerator[FastAPI]:
             yield app
 
 
-async def _held_while_waiting(path: str, body: Callable[[int], dict[str, Any]]) -> int:
-    """Return the bytes that a few calls hold together while they wait."""
+async def _held_while_waiting(
+    path: str, body: Callable[[int], dict[str, Any]], at_most: float
+) -> float:
+    """Return the bytes that each of a few calls holds while it waits.
+
+    A thread lets go of its latest work a moment after it was done, so there are some looks.
+    """
     async with _without_backend() as app, asyncio.timeout(30), asyncio.TaskGroup() as calls:
 
         async def call(number: int) -> Post:
@@ -76,8 +81,12 @@ async def _held_while_waiting(path: str, body: Callable[[int], dict[str, Any]]) 
         tracemalloc.start()
         try:
             posts += [await call(number) for number in range(1, CALLS + 1)]
-            gc.collect()
-            held, _ = tracemalloc.get_traced_memory()
+            for _ in range(100):
+                gc.collect()
+                held = tracemalloc.get_traced_memory()[0] / CALLS
+                if held < at_most:
+                    break
+                await asyncio.sleep(0.01)
         finally:
             tracemalloc.stop()
         assert app.state.processor.scheduler.waiting == CALLS + 1
@@ -88,17 +97,21 @@ async def _held_while_waiting(path: str, body: Callable[[int], dict[str, Any]]) 
 
 
 async def test_a_waiting_call_holds_its_prompt_once_in_the_job_and_nowhere_else() -> None:
+    at_most = 1.1 * PROMPT_CHARS
     held = await _held_while_waiting(
-        "/mcp/txt2txt", lambda number: {"prompt": str(number) + "x" * PROMPT_CHARS}
+        "/mcp/txt2txt", lambda number: {"prompt": str(number) + "x" * PROMPT_CHARS}, at_most
     )
 
-    assert PROMPT_CHARS <= held / CALLS < 1.1 * PROMPT_CHARS
+    assert PROMPT_CHARS <= held < at_most
 
 
 async def test_a_waiting_call_holds_no_picture() -> None:
-    held = await _held_while_waiting("/mcp/img2img", lambda _: {"prompt": "x", "image": _noise()})
+    at_most = 0.05 * len(_noise())
+    held = await _held_while_waiting(
+        "/mcp/img2img", lambda _: {"prompt": "x", "image": _noise()}, at_most
+    )
 
-    assert held / CALLS < 0.05 * len(_noise())
+    assert held < at_most
 
 
 def _noise() -> str:

@@ -199,6 +199,7 @@ _FIRST = st.sampled_from(
         "HTTP/1.0 404",
         "HTTP/1.1 503 ",
         "HTTP/1.1 100 Go on",
+        "HTTP/1.1 101 Switching Protocols",
         "HTTP/1.1 99 No",
         "HTTP/1.1  200 OK",
         "HTTP/2.0 200 OK",
@@ -230,7 +231,7 @@ def test_nothing_is_read_that_h11_would_not_read_just_so(
 
 
 @given(
-    status=st.integers(100, 599),
+    status=st.integers(100, 599).filter(lambda status: status != 101),
     fields=st.dictionaries(
         st.from_regex(r"[A-Za-z][A-Za-z-]{0,8}", fullmatch=True).filter(
             lambda name: name.lower() not in ("content-length", "transfer-encoding")
@@ -248,6 +249,14 @@ def test_every_good_head_is_read_as_h11_reads_it(
 
     assert read is not None
     assert (read[0].status, read[0].headers, read[1]) == as_h11_reads(data)
+
+
+def test_a_switch_to_another_protocol_is_refused_as_by_h11() -> None:
+    data = written("Upgrade: h2c", "Connection: upgrade", status=101)
+
+    with pytest.raises(httpx2.RemoteProtocolError, match="switched"):
+        read_head(data)
+    assert as_h11_reads(data) is None
 
 
 def test_a_head_that_is_not_complete_is_waited_for() -> None:
