@@ -7,6 +7,7 @@
     ├── UnknownModel            no backend offers this model for this modality
     ├── UnknownJob              no job has this id, or it was forgotten
     ├── Unauthenticated         there is no key, or it is nobody's
+    ├── Forbidden               this caller may not do that
     ├── WrongSignature          this server has not signed the address
     ├── AddressExpired          it has, but its time is over
     ├── InvalidTransition       the job's life cycle has no such step
@@ -19,8 +20,11 @@
     │   └── Draining
     ├── DeadlineExceeded        the job's time ran out before it could finish
     ├── JobCancelled            the job was cancelled
+    ├── Interrupted             the server stopped before the job had ended
+    ├── WorkerLost              the server stopped each time while it worked on the job
     ├── Quarantined             the job has killed a model's process twice; it is not tried again
     ├── StorageFailed           what should be kept cannot be written, or read again
+    │   └── StoreUnusable       the store cannot be opened; a person has to look at it
     └── BackendError            one attempt on a backend failed
         ├── BackendUnavailable  it could not be reached, or went away before it answered
         ├── BackendTimeout      it stayed silent for too long
@@ -89,7 +93,7 @@ class UnknownJob(InferenceManagerError):
     @classmethod
     def of_that_id(cls) -> "UnknownJob":
         """Say it of a job's id, with the same words to those whose job it is not."""
-        hint = "ids are kept while the server runs, finished jobs until room is needed"
+        hint = "finished jobs are kept for a while, and forgotten earlier when room is needed"
         return cls("there is no job with this id", hint=hint)
 
 
@@ -97,6 +101,12 @@ class Unauthenticated(InferenceManagerError):
     """There is no key, or it is nobody's."""
 
     code = "invalid_api_key"
+
+
+class Forbidden(InferenceManagerError):
+    """The caller is known, but may not do that."""
+
+    code = "not_permitted"
 
 
 class WrongSignature(InferenceManagerError):
@@ -169,6 +179,18 @@ class JobCancelled(InferenceManagerError):
     code = "cancelled"
 
 
+class Interrupted(InferenceManagerError):
+    """The server stopped before the job had ended, and nobody waits for it any more."""
+
+    code = "interrupted"
+
+
+class WorkerLost(InferenceManagerError):
+    """The server stopped each time while it worked on the job, which may be the cause."""
+
+    code = "worker_lost"
+
+
 class Quarantined(InferenceManagerError):
     """The job has killed a model's process twice; it is not tried again by itself."""
 
@@ -179,6 +201,12 @@ class StorageFailed(InferenceManagerError):
     """What should be kept cannot be written, or read again: the disk is full or broken."""
 
     code = "storage_failed"
+
+
+class StoreUnusable(StorageFailed):
+    """The store cannot be opened, and nothing in it was changed; the hint says what to do."""
+
+    code = "store_unusable"
 
 
 class BackendError(InferenceManagerError):

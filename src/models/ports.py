@@ -2,11 +2,12 @@
 
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from .blobs import Blob, Content
-from .jobs import Job
+from .jobs import Job, JobQuery, Step, Summary
 from .modality import Modality
+from .queues import Entry
 from .requests import InferenceRequest
 from .results import Chunk
 
@@ -124,19 +125,51 @@ class Blobs(Protocol):
         ...
 
 
-class JobStore(Protocol):
-    """Keeps jobs; knows nothing of order. Every method either happened or did not."""
+class Page(NamedTuple):
+    """Some jobs of a list, and where the next page begins; None if this is the last one."""
 
-    async def add(self, job: Job) -> None:
-        """Keep a new job."""
+    jobs: Sequence[Summary]
+    before: int | None
+
+
+class Waiting(NamedTuple):
+    """A job that waited when the process before this one ended, and until when it must."""
+
+    entry: Entry
+    not_before: float | None
+
+
+class JobStore(Protocol):
+    """Keeps jobs; knows nothing of order. Every method either happened or did not.
+
+    What concerns a job that was promised is on the disk when the method returns. Of any other job
+    the store takes note at once, and writes it within moments: nobody waits for a disk.
+    """
+
+    async def open(self) -> None:
+        """Take hold of what is kept; raises `StoreUnusable`, which says what to do."""
         ...
 
-    async def save(self, job: Job) -> None:
-        """Keep the next version of a job.
+    async def add(self, *jobs: Job) -> None:
+        """Keep new jobs, all of them or none.
+
+        If a job's promise has a key, the caller's key stands for this job from now on.
 
         Raises:
-            UnknownJob: the job was never added or was forgotten.
+            StorageFailed: they cannot be kept.
+
+        """
+        ...
+
+    async def save(self, *jobs: Job) -> None:
+        """Keep the next versions of jobs, all of them or none.
+
+        The end of a job is kept in memory, and written later, if it cannot be written now.
+
+        Raises:
+            UnknownJob: a job was never added or was forgotten.
             StaleJob: the version kept is not the one this step was made from.
+            StorageFailed: they cannot be kept, or the end of a job not yet.
 
         """
         ...
@@ -146,10 +179,59 @@ class JobStore(Protocol):
 
         Raises:
             UnknownJob: the job was never added or was forgotten.
+            StorageFailed: it cannot be read.
 
         """
         ...
 
+    async def bind(self, caller: str, key: str, fingerprint: str, job_id: str) -> None:
+        """Let a caller's key stand for a job that is kept already, until it is forgotten.
+
+        Raises:
+            StorageFailed: that cannot be kept.
+
+        """
+        ...
+
+    async def find(self, caller: str, key: str) -> tuple[str, str] | None:
+        """Return the fingerprint and the job of a caller's key; None if it stands for none."""
+        ...
+
+    async def list(self, query: JobQuery) -> Page:
+        """Return jobs, the newest first."""
+        ...
+
+    async def history(self, job_id: str, after: int = 0) -> Sequence[Step]:
+        """Return the steps of a job after a version, in order; none for an unknown job."""
+        ...
+
+    async def delete(self, *job_ids: str) -> int:
+        """Forget jobs that have ended, with what they made; return how many."""
+        ...
+
+    async def purge(self, now: float, *, limit: int) -> int:
+        """Forget at most so many ended jobs whose time or room is over; return how many."""
+        ...
+
+    async def waiting(self) -> Sequence[Waiting]:
+        """Return the promised jobs that wait, for a new process to begin with."""
+        ...
+
+    async def unfinished(self, *, promised: bool, limit: int) -> Sequence[Job]:
+        """Return jobs that the process before this one left behind.
+
+        Promised ones that were being worked on, or any others that have not ended.
+        """
+        ...
+
+    async def last_sequence(self) -> int:
+        """Return the largest sequence of all jobs; 0 without any."""
+        ...
+
+    async def flushed(self) -> None:
+        """Wait until everything that was noted so far is on the disk; raises `StorageFailed`."""
+        ...
+
     async def close(self) -> None:
-        """Let go of everything."""
+        """Write what was noted, and let go of everything."""
         ...

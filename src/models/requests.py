@@ -6,7 +6,6 @@ writes the blob's reference in its place before the request is submitted, so eve
 doors sees one form only, and a waiting job holds no picture in memory.
 """
 
-import json
 import re
 from collections.abc import Callable, Generator, Sequence
 from functools import cached_property
@@ -16,55 +15,37 @@ from pydantic import (
     AliasChoices,
     BaseModel,
     ConfigDict,
-    Discriminator,
     Field,
     JsonValue,
     StringConstraints,
-    Tag,
-    ValidatorFunctionWrapHandler,
-    WrapValidator,
     field_validator,
     model_validator,
 )
 
 from .blobs import Blob
+from .fields import (
+    MAX_ANSWERS,
+    MAX_IMAGE_TEXT,
+    MAX_PICTURES,
+    MAX_PIXELS,
+    MAX_TEXT,
+    Further,
+    Name,
+    Picture,
+    Prompt,
+    Recording,
+    Seed,
+    Side,
+    Text,
+    Tokens,
+)
+from .messages import Message, TextPart
 from .modality import Modality
 
-MAX_TEXT = 1_000_000
-MIN_SIDE, MAX_SIDE = 16, 4096
-MAX_PIXELS = 16_000_000
-MAX_IMAGE_TEXT = 28_000_000  # characters of base64: 20 MiB of picture and some air
-MAX_AUDIO_TEXT = 28_000_000
-MAX_ANSWERS = MAX_PICTURES = 10
 MEDIA = frozenset({"image", "images", "mask", "audio"})
 """Fields that hold pictures and recordings: only here may a text stand for a blob."""
 
 _SIZE = re.compile(r"([0-9]{1,5})[xX]([0-9]{1,5})")
-
-Text = Annotated[str, StringConstraints(max_length=MAX_TEXT)]
-Prompt = Annotated[str, StringConstraints(max_length=100_000)]
-Name = Annotated[str, StringConstraints(min_length=1, max_length=256, strip_whitespace=True)]
-Picture = Annotated[str, StringConstraints(min_length=1, max_length=MAX_IMAGE_TEXT)]
-Recording = Annotated[str, StringConstraints(min_length=1, max_length=MAX_AUDIO_TEXT)]
-Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
-Side = Annotated[int, Field(ge=MIN_SIDE, le=MAX_SIDE)]
-Tokens = Annotated[
-    tuple[Annotated[int, Field(ge=0, le=10_000_000)], ...],
-    Field(min_length=1, max_length=100_000),
-]
-
-
-def _plain(value: object, read: ValidatorFunctionWrapHandler) -> dict[str, JsonValue]:
-    """Take what JSON can hold. Of the rest nothing is told: even keys are the caller's."""
-    try:
-        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
-        return cast("dict[str, JsonValue]", read(value))
-    except (TypeError, ValueError, RecursionError):
-        raise ValueError("must be an object that JSON can hold") from None
-
-
-Further = Annotated[dict[str, JsonValue], WrapValidator(_plain)]
-"""Fields that mean nothing here and are handed on as they are."""
 
 
 def _fields(data: object) -> dict[str, object]:
@@ -183,83 +164,6 @@ class _Request(BaseModel):
             return ()
         texts = (text for name, value in self if name in MEDIA for text in _texts(value))
         return tuple(blob for text in texts if (blob := Blob.referred_to(text)) is not None)
-
-
-class TextPart(BaseModel):
-    """A part of a message: words."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-
-    type: Literal["text"] = "text"
-    text: Text
-
-
-class ImagePart(BaseModel):
-    """A part of a message: one of the pictures of the request."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-
-    type: Literal["image"] = "image"
-    image: Annotated[int, Field(ge=0, le=63, description="Which of `images`, counted from 0")]
-
-
-def text_or_parts(value: object) -> str:
-    """Tell the form of a content, so that an error is about what was meant."""
-    return "<parts>" if isinstance(value, tuple | list) else "<text>"
-
-
-def type_of_part(value: object) -> str:
-    """Tell the type of a part, be it a value or not checked yet."""
-    told: object = getattr(value, "type", "")
-    if isinstance(value, dict):
-        told = cast("dict[str, object]", value).get("type", "")
-    return f"<{told}>" if isinstance(told, str) else "<>"
-
-
-Part = Annotated[
-    Annotated[TextPart, Tag("<text>")] | Annotated[ImagePart, Tag("<image>")],
-    Discriminator(
-        type_of_part,
-        custom_error_type="part_type",
-        custom_error_message="a part must have a type, text or image",
-    ),
-]
-Parts = Annotated[tuple[Part, ...], Field(max_length=1000)]
-Content = Annotated[
-    Annotated[Text, Tag("<text>")] | Annotated[Parts, Tag("<parts>")], Discriminator(text_or_parts)
-]
-
-
-class Message(BaseModel):
-    """One turn of a conversation."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-
-    role: Literal["system", "developer", "user", "assistant", "tool", "function"] = "user"
-    content: Content
-    more: Further = Field(
-        default={},
-        description="Further fields, handed on as they are: `name`, `tool_calls`, `tool_call_id`",
-    )
-
-    @property
-    def words(self) -> str:
-        """What is said, without pictures."""
-        if isinstance(self.content, str):
-            return self.content
-        return "\n".join(part.text for part in self.content if isinstance(part, TextPart))
-
-    @property
-    def images(self) -> tuple[int, ...]:
-        """The numbers of the pictures that are shown."""
-        if isinstance(self.content, str):
-            return ()
-        return tuple(part.image for part in self.content if isinstance(part, ImagePart))
-
-    @property
-    def silent(self) -> bool:
-        """Whether nothing is said, shown or called."""
-        return not (self.words.strip() or self.images or self.more.get("tool_calls"))
 
 
 class _Handing(_Request):

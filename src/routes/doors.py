@@ -5,9 +5,8 @@ A door says two things of its own: how a request is read (`Door.asked`), and how
 ASGI: FastAPI describes the routes and does not run them.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fastapi.routing import APIRoute
@@ -25,7 +24,7 @@ from ..sharing import Taken
 from .errors import answer, error_responses, plain
 from .facts import facts, of_a_job_that_goes_on
 from .incoming import Incoming, aside, base_url
-from .leaving import left
+from .leaving import left, stayed
 from .pieces import in_slices
 from .streaming import BEAT_S, SEND_S, Frames, Streaming
 from .tools import Tools
@@ -37,7 +36,6 @@ Written = Response | Awaitable[Response]
 Whole = Callable[[Job, Result], Written]
 """Writes a result; awaited if there may be so much of it that a thread has to."""
 
-_MOMENT_S = 0.05  # of waiting, before a task is worth while that watches for the caller's leaving
 _GENERATES = (400, 401, 403, 404, 409, 413, 415, 429, 502, 503, 504, 507)
 
 
@@ -120,12 +118,11 @@ class Door:
             key=wishes.key,
             uploads=asked.uploads,
         )
-        events = asked.queue_events or wishes.queue_events
-        kept = Asked(  # without the request, which a waiting job holds in its own way
+        kept = replace(  # a waiting job holds its request in its own way
+            asked,
             request=taken.handle.job.request,
-            whole=asked.whole,
-            frames=asked.frames,
-            queue_events=events,
+            uploads={},
+            queue_events=asked.queue_events or wishes.queue_events,
         )
         return taken, kept, wishes
 
@@ -234,48 +231,6 @@ def routes(
         )
         for place, path in enumerate(paths)
     ]
-
-
-async def stayed(handle: JobHandle, receive: Receive, wait_s: float | None = None) -> bool:
-    """Wait until the job has ended, its caller has hung up or so many seconds are over.
-
-    Says whether the caller is still there. It is not looked after before a moment has passed.
-    """
-    if handle.job.state.terminal:
-        return True
-    loop, gone = asyncio.get_running_loop(), False
-    over: asyncio.Future[None] = loop.create_future()
-    watching: asyncio.Task[None] | None = None
-
-    async def watch() -> None:
-        nonlocal gone
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        gone = True
-        _done(over)
-
-    def begin() -> None:
-        nonlocal watching
-        watching = loop.create_task(watch())
-
-    timers = [loop.call_later(_MOMENT_S, begin)]
-    if wait_s is not None:
-        timers.append(loop.call_later(wait_s, _done, over))
-    handle.tell_end(over)
-    try:
-        await over
-    finally:
-        handle.forget(over)
-        for timer in timers:
-            timer.cancel()
-        if watching is not None:
-            watching.cancel()
-    return not gone
-
-
-def _done(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
 
 
 def _timeout(asked: Asked) -> float | None:

@@ -45,6 +45,9 @@ MEANINGS: Mapping[str, Meaning] = {
         "the server asks for a key, and there is none or a wrong one",
         "send `Authorization: Bearer KEY` or `x-api-key: KEY`; see `api_keys`",
     ),
+    "not_permitted": Meaning(
+        "the key is known, but this is for operators only", "use the key of one (`operators`)"
+    ),
     "wrong_signature": Meaning(
         "the address of the medium was not signed by the server that runs now, or was changed",
         "ask for the job again to get a new one",
@@ -77,6 +80,14 @@ MEANINGS: Mapping[str, Meaning] = {
         "the job's time ran out", "submit it with a later deadline, or when less waits"
     ),
     "cancelled": Meaning("the job was cancelled", "submit it again if it is still wanted"),
+    "interrupted": Meaning(
+        "the server stopped before the job had ended, and nobody waited for it any more",
+        "send it again; what is asked for as a job outlives the server",
+    ),
+    "worker_lost": Meaning(
+        "the server stopped each time while it worked on the job, which may be the cause",
+        "send it again by hand if you think that it was not",
+    ),
     "quarantined": Meaning(
         "the job has killed a model's process twice; it is not tried again by itself",
         "make it smaller, or take another model",
@@ -84,6 +95,9 @@ MEANINGS: Mapping[str, Meaning] = {
     "storage_failed": Meaning(
         "what was sent or made cannot be kept, or read again: the disk is full or broken",
         "make room on the disk of the server",
+    ),
+    "store_unusable": Meaning(
+        "the store of jobs cannot be opened; nothing in it was changed", "do what the hint says"
     ),
     "backend_error": Meaning("an attempt failed in a way that has no name of its own", _AGAIN),
     "backend_unavailable": Meaning(

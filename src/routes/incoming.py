@@ -62,8 +62,7 @@ class Incoming:
 
         Raises:
             HTTPException: it is too large, or is said to be something else.
-            BadBody: it is no JSON.
-            InvalidInput: a field is wrong; `param` names it.
+            InvalidInput: it is no JSON, or a field is wrong; `param` names it.
             ClientDisconnect: its caller has gone.
 
         """

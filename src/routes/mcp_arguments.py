@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..models.requests import MAX_PICTURES, Seed, Side, Text
+from ..models.fields import MAX_PICTURES, Seed, Side, Text
 from .mcp_answers import Output
 
 Priority = Literal["normal", "low"]

@@ -8,8 +8,9 @@ from starlette.responses import Response
 
 from ..handles import JobHandle
 from ..models.errors import InvalidInput
+from ..models.fields import Text
 from ..models.jobs import Job
-from ..models.requests import Img2TxtRequest, Text, Txt2TxtRequest
+from ..models.requests import Img2TxtRequest, Txt2TxtRequest
 from ..models.results import Chunk, Result, TextDelta
 from .doors import Asked, Door, Manner, routes
 from .errors import ErrorDetail, from_validation

@@ -14,7 +14,8 @@ from typing import cast
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..models.errors import StorageFailed
-from ..models.requests import MAX_AUDIO_TEXT, MAX_IMAGE_TEXT, MEDIA, REQUESTS
+from ..models.fields import MAX_AUDIO_TEXT, MAX_IMAGE_TEXT
+from ..models.requests import MEDIA, REQUESTS
 from ..utils.spool import LONG, Spool, new_word
 from ..utils.strict_json import Json, JsonObject, parse
 from .intake import LARGE, declared_length

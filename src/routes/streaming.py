@@ -64,7 +64,6 @@ class Streaming:
         leave: called when nobody reads any more.
         beat_s: the longest silence, in seconds.
         send_s: how long a piece may stay untaken, in seconds.
-        v1: whether errors that come first are answered as OpenAI does.
 
     """
 
@@ -78,7 +77,6 @@ class Streaming:
         leave: Callable[[JobHandle], Awaitable[None]],
         beat_s: float = BEAT_S,
         send_s: float = SEND_S,
-        v1: bool = True,
     ) -> None:
         self._handle = taken.handle
         self._how: How = taken.how
@@ -88,7 +86,6 @@ class Streaming:
         self._leave = leave
         self._beat_s = beat_s
         self._send_s = send_s
-        self._v1 = v1
         self._begun = False
         self._gone = False
         self._due = place is not None
@@ -144,7 +141,7 @@ class Streaming:
             result = result_of(job)
         except InferenceManagerError as error:
             if not self._begun:
-                response = answer(error, job_id=job.id, v1=self._v1)
+                response = answer(error, job_id=job.id, v1=True)
                 response.raw_headers.extend(facts(job, self._how))
                 await response(scope, receive, self._send)
                 return

@@ -24,7 +24,7 @@ from .errors import answer, error_responses
 from .facts import facts, of_a_job_that_goes_on
 from .figures import ErrorFigures, RequestFigures
 from .later import ForgetfulRoute, Later
-from .leaving import attended, left
+from .leaving import left, stayed
 from .overview import QueueStatus
 from .pieces import SEND_S
 from .tools import ModelList, Tools
@@ -117,7 +117,7 @@ async def _ended(
     request: Request,
 ) -> Response:
     try:
-        present = await attended(request, tools.wait(handle, wait_seconds))
+        present = await stayed(handle, request.receive, wait_seconds)
     except BaseException:
         await tools.abandon(handle)
         raise
@@ -205,7 +205,7 @@ def _add_jobs(router: APIRouter, tools: Tools) -> None:
 
 async def _looked_at(tools: Tools, request: Request, job_id: str, wait_s: float) -> Response:
     handle = await tools.handle(job_id)
-    if not await attended(request, tools.wait(handle, wait_s)):
+    if not await stayed(handle, request.receive, wait_s):
         left(handle.id)
     response = _shown(tools, request, handle.job)
     response.raw_headers.extend(facts(handle.job))

@@ -27,7 +27,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from ..models.blobs import Blob, size_of
 from ..models.errors import BackendProtocolError, EmptyResult, InvalidInput
-from ..models.requests import MAX_PIXELS, MAX_SIDE, MIN_SIDE
+from ..models.fields import MAX_PIXELS, MAX_SIDE, MIN_SIDE
 from ..models.results import Image
 
 MAX_BYTES = 20 * 1024 * 1024

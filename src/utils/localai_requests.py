@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import assert_never, cast
 
+from ..models.messages import Message, TextPart
 from ..models.requests import (
     Audio2TxtRequest,
     CompletionRequest,
@@ -16,10 +17,8 @@ from ..models.requests import (
     Img2TxtRequest,
     InferenceRequest,
     InpaintRequest,
-    Message,
     ModerationRequest,
     RerankRequest,
-    TextPart,
     Txt2AudioRequest,
     Txt2ImgRequest,
     Txt2SoundRequest,

@@ -10,11 +10,10 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from src.models.blobs import Blob
+from src.models.fields import MAX_AUDIO_TEXT, MAX_IMAGE_TEXT, MAX_PIXELS
+from src.models.messages import Message, TextPart
 from src.models.modality import Modality
 from src.models.requests import (
-    MAX_AUDIO_TEXT,
-    MAX_IMAGE_TEXT,
-    MAX_PIXELS,
     MEDIA,
     REQUESTS,
     Audio2TxtRequest,
@@ -23,10 +22,8 @@ from src.models.requests import (
     Img2TxtRequest,
     InferenceRequest,
     InpaintRequest,
-    Message,
     ModerationRequest,
     RerankRequest,
-    TextPart,
     Txt2AudioRequest,
     Txt2ImgRequest,
     Txt2SoundRequest,

@@ -22,7 +22,8 @@ from starlette.types import Message, Receive, Scope, Send
 
 from src.app import create_app
 from src.models.errors import InvalidInput
-from src.models.requests import MAX_IMAGE_TEXT, MEDIA, Img2TxtRequest
+from src.models.fields import MAX_IMAGE_TEXT
+from src.models.requests import MEDIA, Img2TxtRequest
 from src.models.results import Image
 from src.routes.intake import LARGE
 from src.routes.spooling import TAKERS, Spooling

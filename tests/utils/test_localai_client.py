@@ -27,13 +27,13 @@ from src.models.errors import (
     StreamCut,
     UnknownModel,
 )
+from src.models.messages import Message
 from src.models.modality import Modality
 from src.models.ports import Backend, OfferedModel
 from src.models.requests import (
     CompletionRequest,
     Img2TxtRequest,
     InferenceRequest,
-    Message,
     ModerationRequest,
     Txt2TxtRequest,
 )

@@ -8,8 +8,9 @@ from starlette.responses import Response
 
 from ...models.blobs import size_of
 from ...models.errors import InvalidInput
+from ...models.fields import Prompt
 from ...models.jobs import Job
-from ...models.requests import Audio2TxtRequest, AudioFormat, Prompt, Txt2AudioRequest
+from ...models.requests import Audio2TxtRequest, AudioFormat, Txt2AudioRequest
 from ...models.results import Result
 from ..doors import Asked, Door, Manner, routes
 from ..incoming import Incoming, checked

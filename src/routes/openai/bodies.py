@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 
 from ...models.errors import InvalidInput
-from ...models.requests import Name, Prompt
+from ...models.fields import Name, Prompt
 
 _MEANINGLESS = frozenset(
     {"user", "store", "service_tier", "safety_identifier", "prompt_cache_key", "metadata_version"}

@@ -23,11 +23,11 @@ from ...models.results import (
     chat_id,
 )
 from ..doors import Asked, Door, Manner, routes
-from ..errors import ErrorDetail
 from ..incoming import Incoming
 from ..tools import Tools
 from .chat_body import ChatBody, request_in
-from .shapes import CHAT_COMPLETION, DONE, json_answer, sse
+from .frames import TextFrames
+from .shapes import CHAT_COMPLETION, json_answer
 from .usage import usage
 
 
@@ -142,7 +142,7 @@ def _created(event: str) -> int | None:
     return None if found is None else int(found[1])
 
 
-class ChatFrames:
+class ChatFrames(TextFrames):
     """Writes the pieces of a conversation as OpenAI's chunks.
 
     What the backend has written just so goes out as it came. With `functions` the first call of
@@ -150,13 +150,10 @@ class ChatFrames:
     """
 
     def __init__(self, handle: JobHandle, *, counted: bool, functions: bool = False) -> None:
-        self._handle = handle
-        self._counted = counted
+        super().__init__(handle, counted=counted)
         self._functions = functions
         self._called: dict[int, int] = {}
         self._created = int(handle.job.submitted_at)
-        self._head = b""
-        self._begun: set[int] = set()
         self._ended = False
         self._as_it_came: bool | None = None
 
@@ -170,8 +167,8 @@ class ChatFrames:
                     return b"%bdata: %b\n\n" % (opening, chunk.event.encode())
                 return opening + self._delta(chunk)
             case Logprobs():
-                told = {"logprobs": _likely(chunk.content)}
-                return self._chunk(chunk.choice, b"{}", None, told)
+                likely = to_json(_likely(chunk.content))
+                return self._chunk(chunk.choice, b"{}", None, likely)
             case ChoiceEnd():
                 opening = b"" if chunk.choice in self._begun else self._opening(chunk.choice)
                 self._ended = True
@@ -181,17 +178,6 @@ class ChatFrames:
                 return b"" if self._ended else self.frame(ChoiceEnd(chunk.reason))
             case _:
                 return b""
-
-    def closing(self, job: Job, result: Result) -> bytes:
-        """Write the count, if it is wanted, and the end."""
-        if not self._counted:
-            return DONE
-        told = to_json(usage(job, result))
-        return self._top() + b'"choices":[],"usage":' + told + b"}\n\n" + DONE
-
-    def failed(self, detail: ErrorDetail) -> bytes:
-        """Write that there will be no more, and why."""
-        return sse({"error": detail.model_dump(exclude_none=True)}) + DONE
 
     def _passes(self, event: str) -> bool:
         """Whether an event may go out as it came: all events of a stream tell one time."""
@@ -225,9 +211,8 @@ class ChatFrames:
         return b"".join(self._chunk(delta.choice, to_json(piece), None) for piece in written)
 
     def _chunk(
-        self, choice: int, delta: bytes, reason: str | None, more: dict[str, Any] | None = None
+        self, choice: int, delta: bytes, reason: str | None, likely: bytes = b"null"
     ) -> bytes:
-        likely = to_json((more or {}).get("logprobs"))
         return b'%b"choices":[{"index":%d,"delta":%b,"logprobs":%b,"finish_reason":%b}]}\n\n' % (
             self._top(),
             choice,
@@ -236,14 +221,11 @@ class ChatFrames:
             to_json(reason),
         )
 
-    def _top(self) -> bytes:
-        if not self._head:
-            job = self._handle.job
-            told = {
-                "id": chat_id(job.id),
-                "object": "chat.completion.chunk",
-                "created": self._created,
-                "model": job.model,
-            }
-            self._head = b"data: " + to_json(told)[:-1] + b","
-        return self._head
+    def _about(self) -> dict[str, Any]:
+        job = self._handle.job
+        return {
+            "id": chat_id(job.id),
+            "object": "chat.completion.chunk",
+            "created": self._created,
+            "model": job.model,
+        }

@@ -15,14 +15,9 @@ from pydantic import (
 )
 
 from ...models.errors import InvalidInput
-from ...models.requests import (
-    MAX_IMAGE_TEXT,
-    Img2TxtRequest,
-    Text,
-    Txt2TxtRequest,
-    text_or_parts,
-    type_of_part,
-)
+from ...models.fields import MAX_IMAGE_TEXT, Text
+from ...models.messages import text_or_parts, type_of_part
+from ...models.requests import Img2TxtRequest, Txt2TxtRequest
 from ..incoming import checked
 from .bodies import Body, given, seed_in
 

@@ -8,16 +8,17 @@ from pydantic_core import to_json
 from starlette.responses import Response
 
 from ...handles import JobHandle
+from ...models.fields import Text
 from ...models.jobs import Job
-from ...models.requests import CompletionRequest, Text
+from ...models.requests import CompletionRequest
 from ...models.results import ChoiceEnd, Chunk, Result, TextDelta
 from ..doors import Asked, Door, Manner, routes
-from ..errors import ErrorDetail
 from ..incoming import Incoming
 from ..tools import Tools
 from .bodies import given, said
 from .chat_body import Sampled
-from .shapes import DONE, TEXT_COMPLETION, json_answer, sse
+from .frames import TextFrames
+from .shapes import TEXT_COMPLETION, json_answer
 from .usage import usage
 
 Beginning = Annotated[Text, Field(min_length=1), AfterValidator(said)]
@@ -137,10 +138,10 @@ def _completion(job: Job, result: Result, *, echo: bool) -> Response:
         }
         for place, choice in enumerate(result.choices)
     ]
-    return json_answer(_top(job) | {"choices": choices, "usage": usage(job, result)})
+    return json_answer(_about(job) | {"choices": choices, "usage": usage(job, result)})
 
 
-def _top(job: Job) -> dict[str, Any]:
+def _about(job: Job) -> dict[str, Any]:
     return {
         "id": f"cmpl-{job.id}",
         "object": "text_completion",
@@ -155,15 +156,12 @@ def _prompt(job: Job, choice: int) -> str:
     return request.prompts[choice // request.n]
 
 
-class CompletionFrames:
+class CompletionFrames(TextFrames):
     """Writes the pieces of texts as OpenAI's events."""
 
     def __init__(self, handle: JobHandle, *, echo: bool, counted: bool) -> None:
-        self._handle = handle
+        super().__init__(handle, counted=counted)
         self._echo = echo
-        self._counted = counted
-        self._head = b""
-        self._begun: set[int] = set()
 
     def frame(self, chunk: Chunk) -> bytes:
         """Write a piece; nothing if it has no event of its own."""
@@ -176,17 +174,6 @@ class CompletionFrames:
             case _:
                 return b""
 
-    def closing(self, job: Job, result: Result) -> bytes:
-        """Write the count, if it is wanted, and the end."""
-        if not self._counted:
-            return DONE
-        told = to_json(usage(job, result))
-        return self._start() + b'"choices":[],"usage":' + told + b"}\n\n" + DONE
-
-    def failed(self, detail: ErrorDetail) -> bytes:
-        """Write that there will be no more, and why."""
-        return sse({"error": detail.model_dump(exclude_none=True)}) + DONE
-
     def _opening(self, choice: int) -> bytes:
         if not self._echo or choice in self._begun:
             return b""
@@ -195,13 +182,11 @@ class CompletionFrames:
 
     def _event(self, choice: int, text: str, reason: str | None = None) -> bytes:
         return b'%b"choices":[{"index":%d,"text":%b,"logprobs":null,"finish_reason":%b}]}\n\n' % (
-            self._start(),
+            self._top(),
             choice,
             to_json(text),
             to_json(reason),
         )
 
-    def _start(self) -> bytes:
-        if not self._head:
-            self._head = b"data: " + to_json(_top(self._handle.job))[:-1] + b","
-        return self._head
+    def _about(self) -> dict[str, Any]:
+        return _about(self._handle.job)

@@ -11,8 +11,9 @@ from pydantic import AfterValidator, Field
 from starlette.responses import Response
 
 from ...models.errors import InvalidInput
+from ...models.fields import Text
 from ...models.jobs import Job
-from ...models.requests import Text, Txt2VecRequest
+from ...models.requests import Txt2VecRequest
 from ...models.results import Result, Vector
 from ..doors import Asked, Door, Manner, routes
 from ..incoming import Incoming, aside

@@ -6,16 +6,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, JsonValue
 
 from ...models.errors import InvalidInput
-from ...models.requests import (
-    MAX_PICTURES,
-    MAX_SIDE,
-    MIN_SIDE,
-    Img2ImgRequest,
-    InpaintRequest,
-    Picture,
-    Prompt,
-    Txt2ImgRequest,
-)
+from ...models.fields import MAX_PICTURES, MAX_SIDE, MIN_SIDE, Picture, Prompt
+from ...models.requests import Img2ImgRequest, InpaintRequest, Txt2ImgRequest
 from ..incoming import checked
 from .bodies import Body, Said, given, seed_in
 from .uploads import AS_TEXT

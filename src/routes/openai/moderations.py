@@ -6,8 +6,10 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from starlette.responses import Response
 
+from ...models.fields import Text
 from ...models.jobs import Job
-from ...models.requests import ModerationRequest, Text, type_of_part
+from ...models.messages import type_of_part
+from ...models.requests import ModerationRequest
 from ...models.results import Result
 from ..doors import Asked, Door, Manner, routes
 from ..incoming import Incoming

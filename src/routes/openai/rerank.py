@@ -6,8 +6,9 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
+from ...models.fields import Text
 from ...models.jobs import Job
-from ...models.requests import RerankRequest, Text
+from ...models.requests import RerankRequest
 from ...models.results import Rank, Result
 from ..doors import Asked, Door, Manner, routes
 from ..incoming import Incoming

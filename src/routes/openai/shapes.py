@@ -10,7 +10,8 @@ DONE = b"data: [DONE]\n\n"
 """The end of every stream."""
 
 _Answers = Mapping[int | str, Mapping[str, Any]]
-_EVENT = {"type": "object", "properties": {"data": {"type": "string"}}, "required": ["data"]}
+_TEXT, _COUNT, _OBJECTS = {"type": "string"}, {"type": "integer"}, {"type": "array"}
+_EVENT = {"type": "object", "properties": {"data": _TEXT}, "required": ["data"]}
 
 
 def json_answer(body: object) -> Response:
@@ -53,9 +54,9 @@ def answers(
 
 USAGE = _of(
     {
-        "prompt_tokens": {"type": "integer"},
-        "completion_tokens": {"type": "integer"},
-        "total_tokens": {"type": "integer"},
+        "prompt_tokens": _COUNT,
+        "completion_tokens": _COUNT,
+        "total_tokens": _COUNT,
     }
 )
 """What an answer has cost."""
@@ -64,10 +65,10 @@ CHAT_COMPLETION = answers(
     "The answer, whole or as a stream of `chat.completion.chunk`",
     _of(
         {
-            "id": {"type": "string"},
+            "id": _TEXT,
             "object": {"const": "chat.completion"},
-            "created": {"type": "integer"},
-            "model": {"type": "string"},
+            "created": _COUNT,
+            "model": _TEXT,
             "choices": {"type": "array", "items": {"type": "object"}},
             "usage": USAGE,
         }
@@ -80,10 +81,10 @@ IMAGES = answers(
     "The pictures",
     _of(
         {
-            "created": {"type": "integer"},
+            "created": _COUNT,
             "data": {
                 "type": "array",
-                "items": _of({"url": {"type": "string"}, "b64_json": {"type": "string"}}, []),
+                "items": _of({"url": _TEXT, "b64_json": _TEXT}, []),
             },
         }
     ),
@@ -95,20 +96,18 @@ SPEECH = answers("The recording", None, also=["audio/*"])
 
 TRANSCRIPT = answers(
     "What was heard, as `response_format` says",
-    _of({"text": {"type": "string"}}),
+    _of({"text": _TEXT}),
     also=["text/plain", "text/vtt"],
 )
 """What was heard, whole."""
 
 STREAMED_TRANSCRIPT = answers(
     "What was heard, as `response_format` says, or as a stream of `transcript.text.delta`",
-    _of({"text": {"type": "string"}}),
+    _of({"text": _TEXT}),
     also=["text/plain", "text/vtt"],
     streamed=True,
 )
 """The same, whole or as it comes."""
-
-_TEXT, _COUNT, _OBJECTS = {"type": "string"}, {"type": "integer"}, {"type": "array"}
 
 TEXT_COMPLETION = answers(
     "The texts, whole or as a stream of `text_completion`",

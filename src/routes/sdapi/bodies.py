@@ -12,16 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, PrivateAttr, Strin
 from pydantic_core import to_json
 
 from ...models.errors import InvalidInput
-from ...models.requests import (
-    MAX_IMAGE_TEXT,
-    MAX_PICTURES,
-    Img2ImgRequest,
-    InpaintRequest,
-    Picture,
-    Prompt,
-    Side,
-    Txt2ImgRequest,
-)
+from ...models.fields import MAX_IMAGE_TEXT, MAX_PICTURES, Picture, Prompt, Side
+from ...models.requests import Img2ImgRequest, InpaintRequest, Txt2ImgRequest
 from ..incoming import checked
 from ..openai.bodies import Body, given, seed_in
 from ..openai.images_body import VARIATION
