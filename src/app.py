@@ -51,6 +51,7 @@ def create_app(
     timing: Timing | None = None,
     clock: Clock = time.time,
     extend_mcp: Callable[[MCPServer], object] | None = None,
+    again: Callable[[], Settings] | None = None,
 ) -> FastAPI:
     """Make the application. Opens nothing: sockets, files and tasks begin with its lifespan.
 
@@ -62,6 +63,8 @@ def create_app(
         timing: used instead of that of the settings.
         clock: the one clock of the application.
         extend_mcp: registers further tools, resources and prompts with the MCP server.
+        again: reads the settings anew when the server is told to, raising `BadSettings`; by
+            default from where they came, or not at all if they were given.
 
     Raises:
         BadBackend: a key or a certificate of the settings cannot be used.
@@ -115,7 +118,6 @@ def create_app(
         blobs,
         merge=settings.merge,
         cache_bytes=settings.cache_mb * MIB,
-        clock=clock,
     )
     processor.listen(sharing)
     tools = Tools(

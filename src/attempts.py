@@ -25,11 +25,13 @@ from .models.errors import (
     ModelCrashed,
     ModelLoadFailed,
     Quarantined,
+    StorageFailed,
     StreamCut,
+    UnknownJob,
     UnknownModel,
 )
 from .models.events import ModelPaused, Retried, Started
-from .models.jobs import Job
+from .models.jobs import Job, JobState
 from .models.modality import Modality
 from .models.ports import Backend, Blobs, Clock
 from .models.results import Result, blobs_in, collect
@@ -42,6 +44,7 @@ logger = logging.getLogger("inference_manager.attempts")
 
 _CRASHES = 2
 _REMEMBERED = 20
+_STORE_S = 5.0  # after which a job is tried again whose beginning could not be kept
 _UNREACHED = (BackendUnavailable, BackendTimeout, StreamCut)
 _REFUSED = (BackendFailed, BackendProtocolError)
 
@@ -128,25 +131,41 @@ class Attempts:
     # One attempt
 
     async def _attempt(self, start: Start) -> None:
-        handle = self._jobs.handles.get(start.job_id)
-        if handle is None:
-            return  # it was ended between the decision and now
         try:
+            handle = self._jobs.live(start.job_id) or await self._jobs.handle(start.job_id)
+        except UnknownJob:
+            return  # it was ended between the decision and now
+        except StorageFailed as error:
+            self._store_failed(start, error)
+            return
+        try:
+            await self._begin(handle, start)
             await self._attempt_once(handle, start)
+        except InvalidTransition:
+            return  # likewise
+        except StorageFailed as error:
+            if handle.job.state is JobState.PROCESSING:
+                await self._jobs.fail(handle, error)
+            else:
+                self._store_failed(start, error)
         except Exception:
             logger.exception("an attempt failed unexpectedly", extra={"job_id": start.job_id})
             await self._jobs.fail(handle, InferenceManagerError("internal error"))
 
+    async def _begin(self, handle: JobHandle, start: Start) -> None:
+        now = self._clock()
+        job = await self._jobs.step(handle, lambda job: job.started(start.backend, now))
+        if job.fence == 1:
+            self._budgets[start.backend, start.model].attempted(now)
+        self._jobs.tell(Started(handle.job))
+
+    def _store_failed(self, start: Start, error: StorageFailed) -> None:
+        logger.warning("a job waits for the store: %s", error.message)
+        self._put_back(start.job_id, not_before=self._clock() + _STORE_S)
+
     async def _attempt_once(self, handle: JobHandle, start: Start) -> None:
         try:
-            now = self._clock()
-            job = await self._jobs.step(handle, lambda job: job.started(start.backend, now))
-            if job.fence == 1:
-                self._budgets[start.backend, start.model].attempted(now)
-            self._jobs.tell(Started(handle.job))
             result = await self._run_on(self._backends[start.backend], handle, start.model)
-        except InvalidTransition:
-            return  # likewise
         except InferenceManagerError as error:
             await self._failed(handle, start, error)
             return
@@ -254,9 +273,12 @@ class Attempts:
             job = await self._jobs.step(handle, step)
         except InvalidTransition:
             return
-        del self.running[handle.id]
-        self._scheduler.returned(handle.id, not_before=not_before)
+        self._put_back(handle.id, not_before=not_before)
         self._jobs.tell(Retried(job, error, counted))
+
+    def _put_back(self, job_id: str, *, not_before: float | None) -> None:
+        del self.running[job_id]
+        self._scheduler.returned(job_id, not_before=not_before)
         self._wake()
 
     def _learn_from(self, error: InferenceManagerError, start: Start, now: float) -> None:

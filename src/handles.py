@@ -23,6 +23,7 @@ class JobHandle:
         self._watching: list[asyncio.Future[None]] = []
         self._awaiting_end: list[asyncio.Future[None]] = []
         self._tails: list[Tail] = []
+        self._parted: InferenceManagerError | None = None
         self.delivered = False
         """Whether a caller has seen a piece of the present attempt; it then cannot be repeated."""
 
@@ -46,18 +47,23 @@ class JobHandle:
             return tuple(pieces_of(self._job.result))
         return self._pieces
 
+    @property
+    def over(self) -> bool:
+        """Whether the job has ended, or goes on where nothing is heard of it here."""
+        return self._job.state.terminal or self._parted is not None
+
     async def changed(self) -> None:
         """Wait until the job takes its next step or yields its next piece."""
         await self._next(self._watching)
 
     async def settled(self) -> Job:
-        """Wait for the end of the job and return its final state."""
-        while not self._job.state.terminal:
+        """Wait until the job is over here, and return its latest state."""
+        while not self.over:
             await self._next(self._awaiting_end)
         return self._job
 
     def tell_end(self, future: asyncio.Future[None]) -> None:
-        """Have a future done when the job ends; `forget` it when it does not matter any more."""
+        """Have a future done when the job is over; `forget` it when it does not matter any more."""
         self._awaiting_end.append(future)
 
     def forget(self, future: asyncio.Future[None]) -> None:
@@ -69,12 +75,31 @@ class JobHandle:
         """Wait for the end of the job and return its result.
 
         Raises:
-            InferenceManagerError: why there is none; see `result_of`.
+            InferenceManagerError: why there is none; see `outcome`.
 
         """
-        return result_of(await self.settled())
+        await self.settled()
+        return self.outcome()
 
-    def tail(self, *, limit: float = inf, overrun: Callable[[], None] | None = None) -> "Tail":
+    def outcome(self) -> Result:
+        """Return the result of a job that is over.
+
+        Raises:
+            InferenceManagerError: it has none, see `result_of`; or its result will be had later,
+                from whoever goes on with it.
+
+        """
+        if self._parted is not None and not self._job.state.terminal:
+            raise self._parted
+        return result_of(self._job)
+
+    def tail(
+        self,
+        *,
+        limit: float = inf,
+        overrun: Callable[[], None] | None = None,
+        onlooker: bool = False,
+    ) -> "Tail":
         """Follow the pieces, from the first one of the present attempt on.
 
         Once a piece has been taken the attempt is not repeated: a failure is then final.
@@ -82,10 +107,11 @@ class JobHandle:
         Args:
             limit: bytes that may come and not be taken.
             overrun: called once when more have come, and again if that was taken.
+            onlooker: the attempt may be repeated all the same: whoever follows can be told.
 
         """
-        tail = Tail(self, limit, overrun)
-        if not self._job.state.terminal:
+        tail = Tail(self, limit, overrun, onlooker=onlooker)
+        if not self.over:
             self._tails.append(tail)
         return tail
 
@@ -93,7 +119,7 @@ class JobHandle:
         """Yield the pieces as they come, to their end.
 
         Raises:
-            InferenceManagerError: the job ended without success; see `result_of`.
+            InferenceManagerError: there is no result; see `outcome`.
 
         """
         with self.tail() as tail:
@@ -101,7 +127,7 @@ class JobHandle:
                 for chunk in tail.take():
                     yield chunk
                 if not tail.waiting:
-                    result_of(self._job)
+                    self.outcome()
                     return
                 await tail.more()
 
@@ -112,6 +138,12 @@ class JobHandle:
         self._job = job
         if job.state.terminal:
             _wake(self._awaiting_end)
+        self._announce()
+
+    def part(self, why: InferenceManagerError) -> None:
+        """Tell those who wait that the job goes on without this process."""
+        self._parted = why
+        _wake(self._awaiting_end)
         self._announce()
 
     def begin(self) -> None:
@@ -153,10 +185,18 @@ class JobHandle:
 class Tail:
     """What one caller has not taken yet of a job's pieces."""
 
-    def __init__(self, handle: JobHandle, limit: float, overrun: Callable[[], None] | None) -> None:
+    def __init__(
+        self,
+        handle: JobHandle,
+        limit: float,
+        overrun: Callable[[], None] | None,
+        *,
+        onlooker: bool = False,
+    ) -> None:
         self._handle = handle
         self._limit = limit
         self._overrun = overrun
+        self._onlooker = onlooker
         self._pieces: deque[Chunk] = deque(handle.pieces)
         self._size = 0
         self._told = False
@@ -174,13 +214,13 @@ class Tail:
     @property
     def waiting(self) -> bool:
         """Whether anything is left to be taken, now or later."""
-        return bool(self._pieces) or not self._handle.job.state.terminal
+        return bool(self._pieces) or not self._handle.over
 
     def take(self) -> Sequence[Chunk]:
         """Take all pieces that are there."""
         taken = tuple(self._pieces)
         if taken:
-            self._handle.delivered = True
+            self._handle.delivered = self._handle.delivered or not self._onlooker
             self.forget()
         return taken
 

@@ -15,6 +15,7 @@ from .models.errors import (
     BackendUnavailable,
     InferenceManagerError,
     ModelLoadFailed,
+    UnknownJob,
     UnknownModel,
 )
 from .models.events import ModelLoaded
@@ -110,7 +111,7 @@ class Loads:
         self.began.pop(load.backend, None)
         known = self._backends[load.backend].loads_on_demand
         if known or error is not None:
-            handle = self._jobs.handles.get(load.job_id)
+            handle = self._jobs.live(load.job_id)
             job = None if handle is None else handle.job
             self._jobs.tell(ModelLoaded(job, load.backend, load.model, took, error))
         if error is None:
@@ -150,9 +151,13 @@ class Loads:
         A failed load is a failed attempt of every job that waits for it, no more and no less.
         """
         for entry in self._scheduler.waiting_entries():
-            handle = self._jobs.handles.get(entry.id)
-            if handle is not None and entry.model == model and entry.submitted_at <= since:
-                self._scheduler.withdrawn(entry.id)
+            if entry.model != model or entry.submitted_at > since:
+                continue
+            try:
+                handle = await self._jobs.handle(entry.id)
+            except UnknownJob:
+                continue
+            if self._scheduler.withdrawn(entry.id):
                 await self._jobs.fail(handle, error)
 
     def _may_load_elsewhere(self, load: Load) -> bool:

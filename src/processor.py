@@ -6,7 +6,7 @@ objects need no lock: only this event loop touches them, and their methods never
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import assert_never
@@ -22,20 +22,28 @@ from .models.errors import (
     Draining,
     InferenceManagerError,
     InvalidTransition,
+    UnknownJob,
     UnknownModel,
 )
 from .models.events import Listener, Submitted
 from .models.forecast import starts_in
-from .models.jobs import Job, Level
+from .models.jobs import Job, JobState, Level, Promise
 from .models.modality import Modality
 from .models.ports import Backend, Blobs, Clock, JobStore
 from .models.queues import Entry
 from .models.requests import InferenceRequest
 from .models.scheduler import Expire, Load, Scheduler, ShutDown, Start
+from .recovery import end_the_abandoned, recover
 from .utils.retry import RetryPolicy
 from .watch import BackendState, BackendWatch
 
 logger = logging.getLogger("inference_manager.processor")
+
+_AT_ONCE = 100
+"""So many jobs are dealt with together."""
+
+
+_PLAINLY = Promise()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +52,7 @@ class Timing:
 
     Attributes:
         deadline_s: from submission to the end, where the caller names no deadline.
+        promised_s: the same for jobs that were promised.
         attempt_s: one attempt on a backend.
         ghost_s: for an engine to finish what nobody waits for, before its slot is given on.
         look_s: between two looks at a backend that answers.
@@ -56,6 +65,7 @@ class Timing:
 
     deadline_s: Mapping[Modality, float]
     attempt_s: Mapping[Modality, float]
+    promised_s: float = 86_400.0
     ghost_s: float = 300.0
     look_s: float = 30.0
     recheck_s: Sequence[float] = (0.5, 1.0, 2.0, 5.0, 10.0)
@@ -82,13 +92,14 @@ class Processor:
         warm: Sequence[str] = (),
     ) -> None:
         self.scheduler = scheduler
+        self.store = store
         self._backends = {backend.name: backend for backend in backends}
-        self._store = store
         self._timing = timing
         self._clock = clock
         self._new_id = new_id
         self._sequence = 0
-        self._closing = False
+        self._stopping = False
+        self._max_attempts = retry.attempts
         self._overdue: list[str] = []
         self._dozing = False
         """Whether the dispatcher looks again by itself, within a second."""
@@ -124,7 +135,7 @@ class Processor:
         scheduler.warm_up(warm)
 
     def __repr__(self) -> str:
-        return f"<Processor [{len(self._jobs.handles)} live jobs] {self.scheduler!r}>"
+        return f"<Processor [{len(self._jobs)} live jobs] {self.scheduler!r}>"
 
     # For the doors
 
@@ -135,6 +146,7 @@ class Processor:
         caller: str = "anonymous",
         level: Level = Level.NORMAL,
         deadline_s: float | None = None,
+        promise: Promise | None = None,
     ) -> JobHandle:
         """Take a request in and return the handle of its job.
 
@@ -143,6 +155,7 @@ class Processor:
             caller: who asks.
             level: the job's place inside its modality.
             deadline_s: seconds from now after which nobody wants the result.
+            promise: what is promised to the caller; the job is then on the disk when this returns.
 
         Raises:
             UnknownModel: no backend offers the model for this modality.
@@ -151,51 +164,35 @@ class Processor:
             TooManyWaiting: as many jobs of this caller wait as may wait.
             QueueFull: as many jobs wait as may wait.
             Draining: the manager shuts down.
+            StorageFailed: the job was to be promised, and cannot be kept.
 
         """
-        if self._loop is not None and not self.alive:
-            raise Draining("nothing is dispatched any more; the server must be started again")
-        try:
-            model = self.catalog.resolve(request)
-        except (UnknownModel, BackendUnseen):
-            self._watch.look_everywhere()  # perhaps it was installed a moment ago
-            raise
-        if model is not None:
-            request = self.catalog.with_defaults(request, model)
-        now = self._clock()
-        limit = self._timing.deadline_s[request.modality]
-        self._sequence += 1
-        job = Job(
-            id=self._new_id(),
-            request=request,
-            model=model,
-            caller=caller,
-            level=level,
-            sequence=self._sequence,
-            submitted_at=now,
-            deadline=now + (limit if deadline_s is None else min(deadline_s, limit)),
-        )
-        entry = Entry(
-            id=job.id,
-            modality=job.modality,
-            level=level,
-            model=model if self.catalog.known else None,
-            sequence=job.sequence,
-            submitted_at=now,
-            deadline=job.deadline,
-            size_bytes=request.size_bytes - (on_disk := sum(b.size for b in request.blobs)),
-            disk_bytes=on_disk,
-            caller=caller,
-        )
-        self.scheduler.admit(entry)
-        handle = await self._jobs.add(job)
-        self.scheduler.restore(entry)
-        self._jobs.tell(Submitted(job, self.scheduler.line.position(entry)))
-        if self.alive and self._dozing:  # no need to wake the dispatcher: it looks every second
-            self._dispatch()
-        if not self._dozing or self._overdue:
-            self.wake()
+        job = self._job(request, caller, level, deadline_s, promise)
+        (handle,) = await self._take_in([job])
         return handle
+
+    async def submit_all(
+        self,
+        asked: Sequence[tuple[InferenceRequest, Promise]],
+        *,
+        caller: str = "anonymous",
+        level: Level = Level.NORMAL,
+        deadline_s: float | None = None,
+    ) -> list[JobHandle]:
+        """Take requests in, all of them or none, in this order; raises as `submit`."""
+        jobs = [
+            self._job(request, caller, level, deadline_s, promise) for request, promise in asked
+        ]
+        return await self._take_in(jobs)
+
+    async def promise(self, handle: JobHandle, promise: Promise = _PLAINLY) -> None:
+        """Promise that a job is carried out: it is on the disk when this returns.
+
+        Raises:
+            StorageFailed: it cannot be kept.
+
+        """
+        await self._jobs.promise(handle, promise)
 
     async def cancel(self, job_id: str) -> Job:
         """Cancel a job, waiting or running, and return its state; harmless if it has ended.
@@ -213,8 +210,7 @@ class Processor:
             UnknownJob: there is no such job.
 
         """
-        live = self._jobs.handles.get(job_id)
-        return live if live is not None else JobHandle(await self._store.get(job_id))
+        return await self._jobs.handle(job_id)
 
     def position(self, job_id: str) -> int | None:
         """How many waiting jobs go first; None if the job does not wait in line."""
@@ -270,42 +266,84 @@ class Processor:
 
     # The life of the processor
 
+    def drain(self) -> None:
+        """Prepare for the end: new work is refused, nothing is started any more."""
+        self._stopping = True
+        self.scheduler.drain()
+
     @asynccontextmanager
     async def running(self, *, grace_s: float = 0.0) -> AsyncGenerator[None]:
-        """Run the dispatcher for as long as the block lasts, then wind down.
+        """Take up what was left behind, and run the dispatcher for as long as the block lasts.
 
-        On the way out new work is refused and nothing is started any more. Attempts and loads that
-        run get `grace_s` seconds; every job that is left then fails with `Draining`, so that no
-        caller waits for ever.
+        On the way out nothing is started any more. Attempts and loads that run get `grace_s`
+        seconds. Promised jobs that are left stay in the store, in their places; any others fail
+        with `Draining`. So nobody waits for ever.
+
+        Raises:
+            StorageFailed: what was left behind cannot be read, or the store not be opened.
+
         """
-        self._loop = asyncio.create_task(self._run(), name="dispatcher")
+        await self.store.open()
+        last = await recover(
+            self.store,
+            self.scheduler,
+            attempts=self._max_attempts,
+            clock=self._clock,
+            tell=self._jobs.tell,
+        )
+        self._sequence = max(self._sequence, last)
+        self._loop = asyncio.create_task(self._run(last), name="dispatcher")
         self._loop.add_done_callback(_tell_if_it_failed)
         try:
             yield
         finally:
-            self._closing = True
-            self.scheduler.drain()
+            self.drain()
             if (running := {*self._attempts.running.values(), *self.loads.running}) and grace_s > 0:
                 await asyncio.wait(running, timeout=grace_s)
+            left = self._jobs.held
             self._loop.cancel()
             await asyncio.wait([self._loop])
-            for handle in list(self._jobs.handles.values()):
-                error = Draining("the server shut down before the job could end")
-                await self._jobs.fail(handle, error)
+            await self._jobs.close()
+            await self._part_with(left)
             for backend in self._backends.values():
                 await backend.close()
-            await self._store.close()
+            await self.store.close()
 
-    async def _run(self) -> None:
+    async def _part_with(self, handles: Iterable[JobHandle]) -> None:
+        """Put promised jobs back into their places; end the others, whose callers wait here."""
+        error = Draining("the server shut down before the job could end")
+        for handle in handles:
+            if handle.job.promise is None:
+                await self._jobs.fail(handle, error)
+                continue
+            if handle.job.state is JobState.PROCESSING:
+                with suppress(InferenceManagerError):  # as after a crash: the attempt then counts
+                    await self._jobs.step(handle, Job.requeued)
+            handle.part(
+                Draining(
+                    "the server stops; the job goes on when it is back",
+                    hint=f"ask for /jobs/{handle.id} then",
+                )
+            )
+
+    async def _run(self, last: int) -> None:
         async with asyncio.TaskGroup() as self._tasks:
             for backend in self._backends.values():
                 self._tasks.create_task(self._watch.run(backend), name=f"watch {backend.name}")
+            self._tasks.create_task(self._end_the_abandoned(last), name="end the abandoned")
             while True:
                 self._wake.clear()
                 self._dispatch()
-                while self._overdue:
-                    await self._end_early(self._overdue.pop(), self._expired)
+                if overdue := self._overdue:
+                    self._overdue = []
+                    await _each(overdue, lambda job_id: self._end_early(job_id, self._expired))
                 await self._rest()
+
+    async def _end_the_abandoned(self, last: int) -> None:
+        try:
+            await end_the_abandoned(self.store, last, clock=self._clock, tell=self._jobs.tell)
+        except InferenceManagerError:
+            logger.exception("jobs whose callers are gone cannot be ended")
 
     async def _rest(self) -> None:
         now = self._clock()
@@ -318,7 +356,7 @@ class Processor:
 
     def _dispatch(self) -> None:
         """Act on what the scheduler decides now; the dispatcher ends what is overdue."""
-        if self._closing:
+        if self._stopping:
             return
         try:
             for decision in self.scheduler.next(self._clock()):
@@ -337,9 +375,9 @@ class Processor:
             logger.exception("the dispatcher failed to act and goes on")
 
     async def _end_early(self, job_id: str, step: Callable[[Job, float], Job]) -> Job:
-        handle = self._jobs.handles.get(job_id)
-        if handle is None:
-            return await self._store.get(job_id)
+        handle = await self._jobs.handle(job_id)
+        if handle.job.state.terminal:
+            return handle.job
         self.scheduler.withdrawn(job_id)
         await self._jobs.end(handle, lambda job: step(job, self._clock()))
         self._attempts.stop(handle)
@@ -349,20 +387,110 @@ class Processor:
     def _expired(self, job: Job, now: float) -> Job:
         return job.expired(now, self.trouble(job.model))
 
+    # Taking in
+
+    def _job(
+        self,
+        request: InferenceRequest,
+        caller: str,
+        level: Level,
+        deadline_s: float | None,
+        promise: Promise | None,
+    ) -> Job:
+        """Make a job of a request; raises what is wrong with it."""
+        if self._loop is not None and not self.alive:
+            raise Draining("nothing is dispatched any more; the server must be started again")
+        try:
+            model = self.catalog.resolve(request)
+        except (UnknownModel, BackendUnseen):
+            self._watch.look_everywhere()  # perhaps it was installed a moment ago
+            raise
+        if model is not None:
+            request = self.catalog.with_defaults(request, model)
+        now = self._clock()
+        if promise is None:
+            limit = self._timing.deadline_s[request.modality]
+            deadline_s = limit if deadline_s is None else min(deadline_s, limit)
+        elif deadline_s is None:
+            deadline_s = self._timing.promised_s
+        self._sequence += 1
+        return Job(
+            id=self._new_id(),
+            request=request,
+            model=model,
+            caller=caller,
+            level=level,
+            sequence=self._sequence,
+            submitted_at=now,
+            deadline=now + deadline_s,
+            promise=promise,
+        )
+
+    async def _take_in(self, jobs: Sequence[Job]) -> list[JobHandle]:
+        """Let jobs into the line, all of them or none, once they are kept."""
+        entries: list[Entry] = []
+        try:
+            for job in jobs:
+                entry = self._entry(job)
+                self.scheduler.admit(entry)
+                entries.append(entry)
+        except BaseException:
+            for entry in entries:
+                self.scheduler.dismissed(entry)
+            raise
+        work = self._enter(jobs, entries)
+        plain = jobs[0].promise is None
+        return await (work if plain else self._jobs.certainly(work))
+
+    async def _enter(self, jobs: Sequence[Job], entries: Sequence[Entry]) -> list[JobHandle]:
+        try:
+            handles = await self._jobs.add(*jobs)
+        except BaseException:
+            for entry in entries:
+                self.scheduler.dismissed(entry)
+            raise
+        for job, entry in zip(jobs, entries, strict=True):
+            self.scheduler.restore(entry)
+            self._jobs.tell(Submitted(job, self.scheduler.line.position(entry)))
+        if self.alive and self._dozing:  # no need to wake the dispatcher: it looks every second
+            self._dispatch()
+        if not self._dozing or self._overdue:
+            self.wake()
+        return handles
+
+    def _entry(self, job: Job) -> Entry:
+        """Say what the line must know; a promised job waits on the disk, with all it has."""
+        on_disk = sum(blob.size for blob in job.request.blobs)
+        in_memory = job.request.size_bytes - on_disk
+        return Entry(
+            id=job.id,
+            modality=job.modality,
+            level=job.level,
+            model=job.model if self.catalog.known else None,
+            sequence=job.sequence,
+            submitted_at=job.submitted_at,
+            deadline=job.deadline,
+            size_bytes=in_memory if job.promise is None else 0,
+            disk_bytes=on_disk if job.promise is None else on_disk + in_memory,
+            caller=job.caller,
+        )
+
     # Models
 
     async def _after_look(self, backend: str, resident: frozenset[str] | None) -> None:
         if resident is not None:
             self._attempts.lay_to_rest(backend, resident)
-        for entry in self.scheduler.waiting_entries():
-            if entry.model is None:
-                await self._name_model(entry.id)
+        unnamed = [e.id for e in self.scheduler.waiting_entries() if e.model is None]
+        await _each(unnamed, self._name_model)
         self.wake()
 
     async def _name_model(self, job_id: str) -> None:
         """Check a job that was accepted before it was known which models there are."""
-        handle = self._jobs.handles.get(job_id)
-        if handle is None:
+        try:
+            handle = await self._jobs.handle(job_id)
+        except UnknownJob:
+            return
+        if handle.job.state.terminal:
             return  # it was ended meanwhile
         request = handle.job.request
         try:
@@ -382,3 +510,12 @@ class Processor:
 def _tell_if_it_failed(loop: asyncio.Task[None]) -> None:
     if not loop.cancelled() and (error := loop.exception()) is not None:
         logger.critical("the dispatcher has ended; the server must be restarted", exc_info=error)
+
+
+async def _each(job_ids: Sequence[str], work: Callable[[str], Awaitable[object]]) -> None:
+    """Do the same with many jobs, some at a time, so that they share what their store writes."""
+    for at in range(0, len(job_ids), _AT_ONCE):
+        done = await asyncio.gather(*map(work, job_ids[at : at + _AT_ONCE]), return_exceptions=True)
+        for error in done:
+            if isinstance(error, BaseException) and not isinstance(error, UnknownJob):
+                logger.error("a job could not be dealt with", exc_info=error)

@@ -7,19 +7,19 @@ same was answered, and its job is still kept. All three end in the handle of tha
 import asyncio
 from binascii import a2b_base64
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 from weakref import WeakValueDictionary
 
 from .handles import JobHandle
 from .models.blobs import Blob
-from .models.errors import InferenceManagerError, UnknownJob
+from .models.errors import IdempotencyConflict, InferenceManagerError, UnknownJob
 from .models.events import Ended, Event
 from .models.fingerprints import fingerprint, media_texts, repeatable
-from .models.jobs import Level
-from .models.ports import Blobs, Clock
+from .models.jobs import Level, Promise
+from .models.ports import Blobs
 from .models.requests import InferenceRequest
-from .models.sharing import AnswerIndex, IdempotencyKeys, UnderWay
+from .models.sharing import AnswerIndex, UnderWay, check_key
 from .processor import Processor
 
 _AT_ONCE = 65_536
@@ -51,6 +51,7 @@ class _Asked:
     caller: str
     level: Level
     deadline_s: float | None
+    promise: Promise | None
 
 
 class Sharing:
@@ -64,21 +65,18 @@ class Sharing:
         merge: whether a request may be answered by the same one that is under way. It joins jobs
             of its own level, if neither has a deadline of its own.
         cache_bytes: how much the results may hold that answer later requests.
-        clock: when keys are forgotten.
 
     """
 
     def __init__(
-        self, processor: Processor, blobs: Blobs, *, merge: bool, cache_bytes: int, clock: Clock
+        self, processor: Processor, blobs: Blobs, *, merge: bool, cache_bytes: int
     ) -> None:
         self._processor = processor
         self._blobs = blobs
-        self._clock = clock
         self._merge = merge
         self._on = merge or cache_bytes > 0
         self._answers = AnswerIndex(cache_bytes)
         self._under_way = UnderWay()
-        self._keys = IdempotencyKeys()
         self._fingerprints: dict[str, str] = {}
         """Of live jobs whose answers are worth remembering."""
         self._others: dict[str, int] = {}
@@ -88,7 +86,7 @@ class Sharing:
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     def __repr__(self) -> str:
-        return f"<Sharing [{len(self._under_way)} under way, {len(self._keys)} keys]>"
+        return f"<Sharing [{len(self._under_way)} under way]>"
 
     def __call__(self, event: Event) -> None:
         """Listen."""
@@ -110,6 +108,7 @@ class Sharing:
         level: Level = Level.NORMAL,
         deadline_s: float | None = None,
         key: str | None = None,
+        promise: Promise | None = None,
     ) -> Taken:
         """Take a request in, or find the job that answers it; its blobs are then dropped.
 
@@ -120,7 +119,9 @@ class Sharing:
             caller: who asks.
             level: the job's place inside its modality.
             deadline_s: seconds from now after which nobody wants the result.
-            key: the same for the same request of the caller, if it is sent again.
+            key: the same for the same request of the caller, if it is sent again; with one, the
+                job is promised.
+            promise: what else is promised.
 
         Raises:
             InvalidInput: the key is none.
@@ -128,7 +129,9 @@ class Sharing:
             InferenceManagerError: as `Processor.submit`.
 
         """
-        asked = _Asked(request=request, caller=caller, level=level, deadline_s=deadline_s)
+        asked = _Asked(
+            request=request, caller=caller, level=level, deadline_s=deadline_s, promise=promise
+        )
         resolved = self._resolved(request)
         if key is None and resolved is None:
             return await self._new(asked)
@@ -147,8 +150,8 @@ class Sharing:
         return taken
 
     async def leave(self, handle: JobHandle) -> None:
-        """Withdraw the interest of one caller, once; a job that nobody wants is cancelled."""
-        if handle.job.state.terminal:
+        """Withdraw the interest of one caller, once; a plain job that nobody wants is cancelled."""
+        if handle.job.state.terminal or handle.job.promise is not None:
             return
         others = self._others.get(handle.id, 0)
         if others:
@@ -176,12 +179,28 @@ class Sharing:
         request, caller = asked.request, asked.caller
         sent = await _fingerprint(request, request.model or "", caller, digests)
         async with self._turn(f"key {caller} {key}"):
-            found = self._keys.find(caller, key, sent, self._clock())
-            if found is not None and (handle := await self._joined(found)) is not None:
+            if (handle := await self._bound(caller, key, sent)) is not None:
                 return Taken(handle, "repeated")
-            taken = await self._found_or_new(asked, name)
-            self._keys.bind(caller, key, sent, taken.handle.id, self._clock())
+            promise = replace(asked.promise or Promise(), key=key, fingerprint=sent)
+            taken = await self._found_or_new(replace(asked, promise=promise), name)
+            if taken.how != "new":
+                await self._processor.promise(taken.handle)
+                await self._processor.store.bind(caller, key, sent, taken.handle.id)
             return taken
+
+    async def _bound(self, caller: str, key: str, sent: str) -> JobHandle | None:
+        """Return the job for which a key stands; None if it stands for none with a result."""
+        check_key(key)
+        bound = await self._processor.store.find(caller, key)
+        if bound is None:
+            return None
+        fingerprint, job_id = bound
+        if fingerprint != sent:
+            raise IdempotencyConflict(
+                "this Idempotency-Key was used for another request",
+                hint="send a new key with a new request",
+            )
+        return await self._joined(job_id)
 
     async def _found_or_new(self, asked: _Asked, name: str | None) -> Taken:
         """Find the job of the same request, if it has a name."""
@@ -204,7 +223,11 @@ class Sharing:
 
     async def _new(self, asked: _Asked) -> Taken:
         handle = await self._processor.submit(
-            asked.request, caller=asked.caller, level=asked.level, deadline_s=asked.deadline_s
+            asked.request,
+            caller=asked.caller,
+            level=asked.level,
+            deadline_s=asked.deadline_s,
+            promise=asked.promise,
         )
         return Taken(handle, "new")
 

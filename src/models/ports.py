@@ -217,10 +217,11 @@ class JobStore(Protocol):
         """Return the promised jobs that wait, for a new process to begin with."""
         ...
 
-    async def unfinished(self, *, promised: bool, limit: int) -> Sequence[Job]:
+    async def unfinished(self, *, promised: bool, until: int, limit: int) -> Sequence[Job]:
         """Return jobs that the process before this one left behind.
 
-        Promised ones that were being worked on, or any others that have not ended.
+        Promised ones that were being worked on, or any others that have not ended; only those
+        whose sequence is `until` at most, so that those of this process are left out.
         """
         ...
 

@@ -18,16 +18,18 @@ load is never given twice, and every `Start` and `Load` must be answered by a re
 
 import heapq
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 from typing import NamedTuple
 
 from .breaker import Breaker, BreakerRules, Trouble
 from .capacity import Capacity, LoadFirst, Pause
+from .controls import Controls
 from .durations import Durations
 from .errors import Draining, QueueFull, TooManyWaiting
 from .modality import Modality
+from .moving import Place
 from .queues import Entry, Line, priority_order
 
 
@@ -75,6 +77,7 @@ class ShutDown:
 Decision = Start | Load | Expire | ShutDown
 
 _OWN_TURN_S = 5.0  # after which a caller that has too much waiting may ask again
+_DRAINED_S = 60.0  # after which anybody may, while an operator lets the server drain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,9 +125,12 @@ class Scheduler:
     ) -> None:
         self.capacity = capacity
         self.line = Line(order)
+        self.held = Line(order)
+        """Those that an operator's pause holds back: the line itself has none of them."""
         self.durations = Durations()
-        self._bounds = bounds
-        self._affinity_s = affinity_s
+        self.bounds = bounds
+        self.affinity_s = affinity_s
+        self._controls = Controls()
         self._turns: dict[str, float] = {}
         self._breaker_rules = breaker or BreakerRules()
         self._breakers: dict[tuple[str, str], Breaker] = {}
@@ -135,6 +141,7 @@ class Scheduler:
         self._warm: list[str] = []
         self._draining = False
         self._waiting: dict[str, Entry] = {}
+        self._admitted: set[str] = set()
         self._delayed: dict[str, float] = {}
         self._promotions: list[tuple[float, int, str]] = []
         self._running: dict[str, Running] = {}
@@ -150,7 +157,7 @@ class Scheduler:
     def __repr__(self) -> str:
         state = "draining" if self._draining else "open"
         return (
-            f"<Scheduler [{state}, waiting {len(self._waiting)}/{self._bounds.waiting}, "
+            f"<Scheduler [{state}, waiting {len(self._waiting)}/{self.bounds.waiting}, "
             f"running {len(self._running)}]>"
         )
 
@@ -160,13 +167,13 @@ class Scheduler:
         """Take a job into the line and return its position; raises as `admit`."""
         self.admit(entry)
         self.restore(entry)
-        return self.line.position(entry)
+        return self._ahead(entry)
 
     def admit(self, entry: Entry) -> None:
-        """Say whether there is room for a job.
+        """Keep room for a job until it is taken in by `restore`, or not after all: `dismissed`.
 
         Raises:
-            Draining: the manager shuts down.
+            Draining: the manager shuts down, or an operator lets it drain.
             TooManyWaiting: as many jobs of this caller wait as may wait.
             QueueFull: as many jobs, or bytes, wait as may wait.
 
@@ -176,7 +183,13 @@ class Scheduler:
                 "the manager is shutting down and takes no new work",
                 retry_after=self._retry_after(),
             )
-        bounds = self._bounds
+        if self._controls.draining is not None:
+            raise Draining(
+                "an operator lets the server drain: it takes no new work",
+                hint="what was taken in before is carried out; ask for that as ever",
+                retry_after=_DRAINED_S,
+            )
+        bounds = self.bounds
         own = self._callers[entry.caller]
         if bounds.per_caller is not None and own >= bounds.per_caller:
             raise TooManyWaiting(
@@ -184,8 +197,9 @@ class Scheduler:
                 hint="wait until some of them have begun, or cancel those that nobody needs",
                 retry_after=_OWN_TURN_S,
             )
-        if len(self._waiting) >= bounds.waiting:
-            raise self._full(f"{len(self._waiting)} jobs are waiting, as many as may wait")
+        waiting = len(self._waiting) + len(self._admitted)
+        if waiting >= bounds.waiting:
+            raise self._full(f"{waiting} jobs are waiting, as many as may wait")
         if self._count[entry.modality] >= bounds.per_modality:
             raise self._full(f"{bounds.per_modality} {entry.modality} jobs are waiting")
         if self._bytes + entry.size_bytes > bounds.waiting_bytes and self._bytes:
@@ -193,6 +207,13 @@ class Scheduler:
         on_disk = self._disk_bytes
         if on_disk + entry.disk_bytes > bounds.waiting_disk_bytes and on_disk and entry.disk_bytes:
             raise self._full(f"the waiting pictures and recordings take {on_disk} bytes already")
+        self._admitted.add(entry.id)
+        self._count_in(entry)
+
+    def dismissed(self, entry: Entry) -> None:
+        """Give the room back that was kept for a job."""
+        self._admitted.remove(entry.id)
+        self._count_out(entry)
 
     def restore(self, entry: Entry, *, not_before: float | None = None) -> None:
         """Take a job in without asking whether there is room: it was accepted before."""
@@ -204,6 +225,20 @@ class Scheduler:
         if job_id in self._waiting:
             not_before = self._delayed.get(job_id)
             self._stand(replace(self._leave(job_id), model=model), not_before)
+
+    def moved(self, places: Mapping[str, Place]) -> None:
+        """Give jobs other places, by id; one that was started meanwhile may come back to its."""
+        standing: list[tuple[Entry, float | None]] = []
+        for job_id, (level, sequence) in places.items():
+            if job_id in self._waiting:
+                not_before = self._delayed.get(job_id)
+                entry = replace(self._leave(job_id), level=level, sequence=sequence)
+                standing.append((entry, not_before))
+            elif (run := self._running.get(job_id)) is not None:
+                entry = replace(run.entry, level=level, sequence=sequence)
+                self._running[job_id] = run._replace(entry=entry)
+        for entry, not_before in standing:
+            self._stand(entry, not_before)
 
     def withdrawn(self, job_id: str) -> bool:
         """Let a waiting job go; False if it does not wait (any more)."""
@@ -314,12 +349,22 @@ class Scheduler:
         """Take no new work from now on; what waits and runs goes on."""
         self._draining = True
 
+    def control(self, controls: Controls) -> None:
+        """Do as an operator has switched; jobs that are paused leave the line, and come back."""
+        self._controls = controls
+        resumed = self.held.take_all(lambda entry: not controls.holds(entry))
+        if controls.paused:
+            self.held.put_all(self.line.take_all(controls.holds))
+        self.line.put_all(resumed)
+
     # What to do
 
     def next(self, now: float) -> list[Decision]:
         """Decide everything that can be decided at this moment."""
         decisions: list[Decision] = [*self._expired(now)]
         self._promote(now)
+        if self._controls.stopped is not None:
+            return decisions
         capacity = self.capacity
         capacity.new_round()
         for entry in self.line.first_of_each_model(without=capacity.full()):
@@ -328,7 +373,7 @@ class Scheduler:
             if run is not None:
                 decisions.append(self._start(entry, model, run.backend, now))
             else:
-                if self._affinity_s and not capacity.is_resident(model):
+                if self.affinity_s and not capacity.is_resident(model):
                     decisions += self._turn_before(entry, now)
                 if (load := self._load_for(entry, now)) is not None:
                     decisions.append(load)
@@ -344,10 +389,11 @@ class Scheduler:
 
     def wake_at(self, now: float) -> float | None:
         """Return when something becomes due that no report announces."""
+        wanted = self._controls.stopped is None and (self.line or self._warm)
         times = [
             self._promotions[0][0] if self._promotions else None,
             self._deadlines[0][0] if self._deadlines else None,
-            self.capacity.next_change(now) if self.line or self._warm else None,
+            self.capacity.next_change(now) if wanted else None,
         ]
         return min((t for t in times if t is not None), default=None)
 
@@ -355,8 +401,13 @@ class Scheduler:
 
     @property
     def draining(self) -> bool:
-        """Whether new work is refused."""
+        """Whether new work is refused because the manager shuts down."""
         return self._draining
+
+    @property
+    def controls(self) -> Controls:
+        """What an operator has switched."""
+        return self._controls
 
     @property
     def waiting(self) -> int:
@@ -395,11 +446,26 @@ class Scheduler:
         return min((seconds for seconds in known if seconds is not None), default=None)
 
     def position(self, job_id: str) -> int | None:
-        """How many waiting jobs go first; None if the job is not in line."""
+        """How many waiting jobs go first, paused ones included; None if the job is not in line."""
         entry = self._waiting.get(job_id)
         if entry is None or job_id in self._delayed:
             return None
-        return self.line.position(entry)
+        return self._ahead(entry)
+
+    def is_held(self, job_id: str) -> bool:
+        """Whether a job waits that an operator's pause holds back."""
+        entry = self._waiting.get(job_id)
+        return entry is not None and self._controls.holds(entry)
+
+    def count(self, modality: Modality) -> int:
+        """How many jobs of a modality wait in line, paused ones included."""
+        return self.line.count(modality) + self.held.count(modality)
+
+    def oldest(self, modality: Modality) -> Entry | None:
+        """Return the job of a modality in line, paused or not, that was submitted first."""
+        found = (line.oldest(modality) for line in (self.line, self.held))
+        oldest = (entry for entry in found if entry is not None)
+        return min(oldest, key=lambda entry: entry.sequence, default=None)
 
     def delayed(self, modality: Modality) -> int:
         """How many jobs of a modality wait for another attempt."""
@@ -453,7 +519,7 @@ class Scheduler:
     def _has_its_turn(self, model: str, now: float) -> bool:
         began = self._turns.get(model, now)
         loads = [self.durations.usual(("load", b, model)) or 0.0 for b in self._seen]
-        return now - began < max(self._affinity_s, 2 * max(loads, default=0.0))
+        return now - began < max(self.affinity_s, 2 * max(loads, default=0.0))
 
     def _nobody_waits_for_a_load(self) -> bool:
         heads = self.line.first_of_each_model()
@@ -485,27 +551,42 @@ class Scheduler:
 
     def _stand(self, entry: Entry, not_before: float | None) -> None:
         self._waiting[entry.id] = entry
-        self._count[entry.modality] += 1
-        self._callers[entry.caller] += 1
-        self._bytes += entry.size_bytes
-        self._disk_bytes += entry.disk_bytes
+        if entry.id in self._admitted:
+            self._admitted.remove(entry.id)
+        else:
+            self._count_in(entry)
         if not_before is None:
-            self.line.put(entry)
+            self._line_of(entry).put(entry)
         else:
             self._delayed[entry.id] = not_before
             heapq.heappush(self._promotions, (not_before, entry.sequence, entry.id))
 
     def _leave(self, job_id: str) -> Entry:
         entry = self._waiting.pop(job_id)
+        self._count_out(entry)
+        if self._delayed.pop(job_id, None) is None:
+            self._line_of(entry).take(entry)
+        return entry
+
+    def _line_of(self, entry: Entry) -> Line:
+        return self.held if self._controls.holds(entry) else self.line
+
+    def _ahead(self, entry: Entry) -> int:
+        return self.line.position(entry) + self.held.position(entry)
+
+    def _count_in(self, entry: Entry) -> None:
+        self._count[entry.modality] += 1
+        self._callers[entry.caller] += 1
+        self._bytes += entry.size_bytes
+        self._disk_bytes += entry.disk_bytes
+
+    def _count_out(self, entry: Entry) -> None:
         self._count[entry.modality] -= 1
         self._callers[entry.caller] -= 1
         if not self._callers[entry.caller]:
             del self._callers[entry.caller]  # callers come and go
         self._bytes -= entry.size_bytes
         self._disk_bytes -= entry.disk_bytes
-        if self._delayed.pop(job_id, None) is None:
-            self.line.take(entry)
-        return entry
 
     def _release(self, job_id: str) -> Running:
         running = self._running.pop(job_id)
@@ -536,7 +617,8 @@ class Scheduler:
             at, _, job_id = heapq.heappop(due)
             if self._delayed.get(job_id) == at:
                 del self._delayed[job_id]
-                self.line.put(self._waiting[job_id])
+                entry = self._waiting[job_id]
+                self._line_of(entry).put(entry)
 
     def _expired(self, now: float) -> list[Expire]:
         expired: list[Expire] = []

@@ -3,7 +3,7 @@
 import re
 from collections import OrderedDict
 
-from .errors import IdempotencyConflict, InvalidInput
+from .errors import InvalidInput
 
 ENTRY_BYTES = 500
 """About how much room an entry of the index itself takes."""
@@ -78,59 +78,16 @@ class UnderWay:
             del self._jobs[fingerprint]
 
 
-class IdempotencyKeys:
-    """Leads from the keys that callers gave their requests to the jobs these became.
+def check_key(key: str) -> None:
+    """Check what a caller gave as an `Idempotency-Key`.
 
-    Args:
-        keep: how many keys are remembered.
-        keep_s: for how many seconds.
+    Raises:
+        InvalidInput: it is none.
 
     """
-
-    def __init__(self, keep: int = 10_000, keep_s: float = 86_400.0) -> None:
-        self._keep = keep
-        self._keep_s = keep_s
-        self._jobs: OrderedDict[tuple[str, str], tuple[str, str, float]] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._jobs)
-
-    def find(self, caller: str, key: str, fingerprint: str, now: float) -> str | None:
-        """Return the job that the caller's key stands for; None if it is a new one.
-
-        Raises:
-            InvalidInput: it is no key.
-            IdempotencyConflict: it stands for another request.
-
-        """
-        if not _KEY.fullmatch(key):
-            raise InvalidInput(
-                "Idempotency-Key must be 1 to 255 printable ASCII characters",
-                param="Idempotency-Key",
-                hint="send a UUID, a new one for each new request",
-            )
-        self._forget(now)
-        if (caller, key) not in self._jobs:
-            return None
-        known, job_id, _ = self._jobs[caller, key]
-        if known != fingerprint:
-            raise IdempotencyConflict(
-                "this Idempotency-Key was used for another request",
-                hint="send a new key with a new request",
-            )
-        return job_id
-
-    def bind(self, caller: str, key: str, fingerprint: str, job_id: str, now: float) -> None:
-        """Let a key stand for a job from now on."""
-        self._jobs.pop((caller, key), None)
-        self._jobs[caller, key] = fingerprint, job_id, now
-        self._forget(now)
-
-    def _forget(self, now: float) -> None:
-        jobs = self._jobs
-        while jobs and (len(jobs) > self._keep or self._oldest() <= now - self._keep_s):
-            jobs.popitem(last=False)
-
-    def _oldest(self) -> float:
-        _, _, bound_at = next(iter(self._jobs.values()))
-        return bound_at
+    if not _KEY.fullmatch(key):
+        raise InvalidInput(
+            "Idempotency-Key must be 1 to 255 printable ASCII characters",
+            param="Idempotency-Key",
+            hint="send a UUID, a new one for each new request",
+        )

@@ -15,9 +15,9 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from ..handles import JobHandle, result_of
+from ..handles import JobHandle
 from ..models.errors import InferenceManagerError
-from ..models.jobs import Job
+from ..models.jobs import Job, Promise
 from ..models.requests import InferenceRequest
 from ..models.results import Result
 from ..sharing import Taken
@@ -116,6 +116,7 @@ class Door:
             level=wishes.level,
             deadline_s=min(given, default=None),
             key=wishes.key,
+            promise=Promise() if wishes.wait_s == 0 else None,
             uploads=asked.uploads,
         )
         kept = replace(  # a waiting job holds its request in its own way
@@ -158,20 +159,20 @@ class Door:
             left(handle.id)
             await self.tools.abandon(handle)
             return
-        job = handle.job
-        if job.state.terminal:
-            response = in_slices(await self._written(job, write), self.manner.send_s)
-        else:
-            response = self._later(scope, job, wishes.preference)
-        response.raw_headers.extend(facts(job, taken.how))
+        try:
+            if handle.over:
+                response = in_slices(await self._written(handle, write), self.manner.send_s)
+            else:
+                await self.tools.promise(handle)
+                response = self._later(scope, handle.job, wishes.preference)
+        except InferenceManagerError as error:
+            response = answer(error, job_id=handle.id, v1=True)
+        response.raw_headers.extend(facts(handle.job, taken.how))
         await response(scope, receive, send)
 
-    async def _written(self, job: Job, write: Whole) -> Response:
-        try:
-            written = write(job, result_of(job))
-            return written if isinstance(written, Response) else await written
-        except InferenceManagerError as error:
-            return answer(error, job_id=job.id, v1=True)
+    async def _written(self, handle: JobHandle, write: Whole) -> Response:
+        written = write(handle.job, handle.outcome())
+        return written if isinstance(written, Response) else await written
 
     def _later(self, scope: Scope, job: Job, preference: str) -> Response:
         """Answer with the job itself, which goes on without its caller."""

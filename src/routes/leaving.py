@@ -39,7 +39,7 @@ async def stayed(handle: JobHandle, receive: Receive, wait_s: float | None = Non
 
     Says whether the caller is still there. It is not looked after before a moment has passed.
     """
-    if handle.job.state.terminal:
+    if handle.over:
         return True
     loop, gone = asyncio.get_running_loop(), False
     over: asyncio.Future[None] = loop.create_future()

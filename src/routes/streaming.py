@@ -13,7 +13,7 @@ from typing import Protocol
 from pydantic_core import to_json
 from starlette.types import Message, Receive, Scope, Send
 
-from ..handles import JobHandle, Tail, result_of
+from ..handles import JobHandle, Tail
 from ..models.errors import InferenceManagerError
 from ..models.jobs import Job
 from ..models.results import Chunk, Result
@@ -138,7 +138,7 @@ class Streaming:
             await self._leave(self._handle)
             return
         try:
-            result = result_of(job)
+            result = self._handle.outcome()
         except InferenceManagerError as error:
             if not self._begun:
                 response = answer(error, job_id=job.id, v1=True)

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 
 from ..handles import JobHandle
 from ..models.errors import InvalidTransition, UnknownJob
-from ..models.jobs import Job, Level
+from ..models.jobs import Job, Level, Promise
 from ..models.metrics import ErrorLog, ErrorReport, RequestMetrics, RequestReport
 from ..models.modality import Modality
 from ..models.ports import Blobs, Clock
@@ -105,6 +105,7 @@ class Tools:
         level: Level = Level.NORMAL,
         deadline_s: float | None = None,
         key: str | None = None,
+        promise: Promise | None = None,
         uploads: Mapping[str, bytes] | None = None,
     ) -> Taken:
         """Check the request's pictures and recordings and take it in.
@@ -115,11 +116,21 @@ class Tools:
         prepared = await prepare(_by_reference(request), self.made, self.blobs, uploads)
         try:
             return await self._sharing.submit(
-                prepared, caller=current_caller(), level=level, deadline_s=deadline_s, key=key
+                prepared,
+                caller=current_caller(),
+                level=level,
+                deadline_s=deadline_s,
+                key=key,
+                promise=promise,
             )
         except BaseException:
             await self.blobs.drop(prepared.blobs)
             raise
+
+    async def promise(self, handle: JobHandle) -> None:
+        """Promise a job to a caller who is about to be told its id; raises `StorageFailed`."""
+        if not handle.job.state.terminal:
+            await self._processor.promise(handle)
 
     def now(self) -> float:
         """Return the time, in seconds since 1970."""
@@ -135,7 +146,7 @@ class Tools:
         loop = asyncio.get_running_loop()
         began = loop.time()
         told, told_at = "", began - BEAT_S
-        while not handle.job.state.terminal:
+        while not handle.over:
             passed = loop.time() - began
             left = TICK_S if seconds is None else min(seconds - passed, TICK_S)
             if left <= 0:

@@ -11,9 +11,9 @@ from fastapi import APIRouter, Body, Path, Query, Request, Response
 from fastapi.openapi.models import Example
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..handles import JobHandle, result_of
+from ..handles import JobHandle
 from ..models.errors import InferenceManagerError
-from ..models.jobs import Job, Level
+from ..models.jobs import Job, Level, Promise
 from ..models.modality import Modality
 from ..models.requests import REQUESTS
 from ..sharing import Taken
@@ -57,13 +57,14 @@ def _add_generator(router: APIRouter, tools: Tools, modality: Modality, send_s: 
     async def generate(call: Options, asking: Request) -> Response:
         wishes = wishes_in(dict(asking.scope["headers"]), tools.now())
         given = [s for s in (call.deadline_seconds, wishes.deadline_s) if s is not None]
+        wait_s = wishes.wait_s if call.wait_seconds is None else call.wait_seconds
         taken = await tools.take(
             request_in(call, modality),
             level=Level.LOW if call.priority == "low" else wishes.level,
             deadline_s=min(given, default=None),
             key=wishes.key,
+            promise=Promise() if wait_s == 0 else None,
         )
-        wait_s = wishes.wait_s if call.wait_seconds is None else call.wait_seconds
         whole = isinstance(call, MediaOptions) and call.response_format == "b64_json"
         found = partial(_finish, tools, taken, wait_s, send_s if whole else None)
         return Later(partial(found, wishes.preference))
@@ -124,11 +125,13 @@ async def _ended(
     if not present:
         left(handle.id)
         await tools.abandon(handle)
-    if handle.job.state.terminal:
-        try:
-            result_of(handle.job)
-        except InferenceManagerError as error:
-            return answer(error, job_id=handle.id)
+    try:
+        if handle.over:
+            handle.outcome()
+        else:
+            await tools.promise(handle)
+    except InferenceManagerError as error:
+        return answer(error, job_id=handle.id)
     job = handle.job
     if contents_s is not None and job.result is not None:
         view = tools.view(job, str(request.base_url))

@@ -3,12 +3,11 @@
 from typing import cast
 
 import pytest
-from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from src.models.errors import IdempotencyConflict, InvalidInput
-from src.models.sharing import ENTRY_BYTES, AnswerIndex, IdempotencyKeys, UnderWay
+from src.models.errors import InvalidInput
+from src.models.sharing import ENTRY_BYTES, AnswerIndex, UnderWay, check_key
 
 names = st.sampled_from(["a", "b", "c", "d", "e"])
 
@@ -121,63 +120,14 @@ def test_the_end_of_a_job_does_not_hide_the_one_that_took_its_place() -> None:
 # Keys
 
 
-def test_a_key_stands_for_its_job_for_its_caller_only() -> None:
-    keys = IdempotencyKeys()
-    keys.bind("ann", "k", "print", "job-1", now=0)
-
-    assert keys.find("ann", "k", "print", now=1) == "job-1"
-    assert keys.find("ann", "l", "print", now=1) is None
-    assert keys.find("bob", "k", "another", now=1) is None
-
-
-def test_a_key_that_comes_with_another_request_is_a_conflict() -> None:
-    keys = IdempotencyKeys()
-    keys.bind("ann", "k", "print", "job-1", now=0)
-
-    with pytest.raises(IdempotencyConflict, match="used for another request") as conflict:
-        keys.find("ann", "k", "another", now=1)
-
-    assert conflict.value.code == "idempotency_conflict"
-    assert conflict.value.hint
-
-
-def test_a_key_that_is_bound_anew_stands_for_the_new_job() -> None:
-    keys = IdempotencyKeys(keep_s=10)
-    keys.bind("ann", "k", "print", "job-1", now=0)
-    keys.bind("ann", "k", "print", "job-2", now=5)
-
-    assert keys.find("ann", "k", "print", now=14) == "job-2"
-
-
-def test_a_key_is_forgotten_when_it_is_old() -> None:
-    keys = IdempotencyKeys(keep_s=10)
-    keys.bind("ann", "k", "print", "job-1", now=0)
-
-    assert keys.find("ann", "k", "print", now=9.9) == "job-1"
-    assert keys.find("ann", "k", "another", now=10) is None
-    assert len(keys) == 0
-
-
-@given(st.lists(names, max_size=30), st.integers(1, 4))
-def test_the_keys_that_were_bound_last_are_remembered(bound: list[str], keep: int) -> None:
-    keys = IdempotencyKeys(keep=keep)
-    for number, key in enumerate(bound):
-        keys.bind("ann", key, "print", f"job-{number}", now=number)
-    last = {key: f"job-{number}" for number, key in enumerate(bound)}
-    latest = sorted(last, key=lambda key: -bound[::-1].index(key))[-keep:]
-
-    found = {key: keys.find("ann", key, "print", now=30) for key in last}
-    assert found == {key: job if key in latest else None for key, job in last.items()}
-
-
 @pytest.mark.parametrize("key", ["", "k" * 256, "k\n", "clé", "\x00", "a\tb", "k\x7f"])
 def test_what_is_no_key_is_refused_by_name(key: str) -> None:
     with pytest.raises(InvalidInput, match="1 to 255 printable ASCII") as refused:
-        IdempotencyKeys().find("ann", key, "print", now=0)
+        check_key(key)
 
     assert refused.value.param == "Idempotency-Key"
 
 
 @pytest.mark.parametrize("key", ["k", "k" * 255, "2f1a-4 ~!", " "])
 def test_anything_printable_is_a_key(key: str) -> None:
-    assert IdempotencyKeys().find("ann", key, "print", now=0) is None
+    check_key(key)

@@ -125,7 +125,7 @@ async def _twins(
 ) -> AsyncGenerator[FastAPI]:
     """Serve the twins in front of a backend that makes this."""
     processor = processor_for([Ready(chunks)], blobs=blobs)
-    sharing = Sharing(processor, blobs, merge=False, cache_bytes=0, clock=time.time)
+    sharing = Sharing(processor, blobs, merge=False, cache_bytes=0)
     tools = Tools(processor, sharing, RequestMetrics(), ErrorLog(), clock=time.time, blobs=blobs)
     app = FastAPI()
     errors.install(app)

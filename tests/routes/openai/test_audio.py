@@ -57,7 +57,7 @@ async def ready(
 ) -> AsyncGenerator[FastAPI]:
     """Serve the doors in front of a backend that has its answer."""
     processor = processor_for([Ready(chunks)], blobs=blobs)
-    sharing = Sharing(processor, blobs, merge=False, cache_bytes=0, clock=time.time)
+    sharing = Sharing(processor, blobs, merge=False, cache_bytes=0)
     tools = Tools(processor, sharing, RequestMetrics(), ErrorLog(), clock=time.time, blobs=blobs)
     app = FastAPI()
     errors.install(app)

@@ -98,7 +98,7 @@ async def ready(chunks: list[Chunk]) -> AsyncGenerator[httpx2.AsyncClient]:
     """Serve the door in front of a backend that has its answer."""
     blobs = FileBlobs()
     processor = processor_for([Ready(chunks)], blobs=blobs)
-    sharing = Sharing(processor, blobs, merge=False, cache_bytes=0, clock=time.time)
+    sharing = Sharing(processor, blobs, merge=False, cache_bytes=0)
     tools = Tools(processor, sharing, RequestMetrics(), ErrorLog(), clock=time.time, blobs=blobs)
     app = FastAPI()
     errors.install(app)

@@ -169,7 +169,7 @@ async def serving(
     """Serve the doors in front of a backend."""
     blobs = blobs or FileBlobs()
     processor = processor_for([backend], blobs=blobs)
-    sharing = Sharing(processor, blobs, merge=False, cache_bytes=0, clock=time.time)
+    sharing = Sharing(processor, blobs, merge=False, cache_bytes=0)
     tools = Tools(processor, sharing, RequestMetrics(), ErrorLog(), clock=time.time, blobs=blobs)
     app = FastAPI()
     errors.install(app)

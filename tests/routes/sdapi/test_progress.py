@@ -116,7 +116,7 @@ class Busy(Ready):
 async def test_from_experience_the_seconds_that_are_left_are_told() -> None:
     blobs, clock = FileBlobs(), Offset()
     processor = processor_for([Busy([])], blobs=blobs, clock=clock)
-    sharing = Sharing(processor, blobs, merge=False, cache_bytes=0, clock=clock)
+    sharing = Sharing(processor, blobs, merge=False, cache_bytes=0)
     tools = Tools(processor, sharing, RequestMetrics(), ErrorLog(), clock=clock, blobs=blobs)
 
     async with processor.running():
