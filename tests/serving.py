@@ -12,6 +12,8 @@ from typing import Any, Self
 import structlog
 import uvicorn
 
+from src.simulator.serve import PromptServer
+
 PATIENCE_S = 10.0
 
 
@@ -21,7 +23,7 @@ class RunningServer:
     def __init__(self, app: Any, *, port: int = 0) -> None:
         self._app = app
         self._port = port
-        self._server: _Server | None = None
+        self._server: PromptServer | None = None
         self._thread: threading.Thread | None = None
         self._logging = ExitStack()
 
@@ -44,13 +46,14 @@ class RunningServer:
         config = uvicorn.Config(
             self._app,
             http="h11",
-            ws="none",
+            ws="websockets-sansio",
+            ws_max_size=65_536,
             lifespan="on",
             log_config=None,
             access_log=False,
             timeout_graceful_shutdown=1,
         )
-        self._server = server = _Server(config)
+        self._server = server = PromptServer(config)
         self._thread = threading.Thread(
             target=lambda: asyncio.run(server.serve(sockets=[listener])),
             name=f"server:{self._port}",
@@ -69,20 +72,10 @@ class RunningServer:
     ) -> None:
         assert self._server is not None
         assert self._thread is not None
-        self._server.should_exit = True
+        self._server.stop()
         self._thread.join(PATIENCE_S)
         self._logging.close()
         assert not self._thread.is_alive(), "the server did not stop"
-
-
-class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.ready = threading.Event()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self.ready.set()
 
 
 @contextmanager

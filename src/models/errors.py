@@ -6,6 +6,8 @@
     ├── InvalidInput            the caller's request cannot be carried out as it stands
     ├── UnknownModel            no backend offers this model for this modality
     ├── UnknownJob              no job has this id, or it was forgotten
+    ├── UnknownFile             no file has this id, or it was deleted
+    ├── UnknownBatch            no batch has this id, or it was forgotten
     ├── Unauthenticated         there is no key, or it is nobody's
     ├── Forbidden               this caller may not do that
     ├── WrongSignature          this server has not signed the address
@@ -97,6 +99,18 @@ class UnknownJob(InferenceManagerError):
         return cls("there is no job with this id", hint=hint)
 
 
+class UnknownFile(InferenceManagerError):
+    """No file has this id, or it was deleted."""
+
+    code = "file_not_found"
+
+
+class UnknownBatch(InferenceManagerError):
+    """No batch has this id, or it was forgotten."""
+
+    code = "batch_not_found"
+
+
 class Unauthenticated(InferenceManagerError):
     """There is no key, or it is nobody's."""
 
@@ -162,7 +176,7 @@ class BackendUnseen(Refused):
 
 
 class Draining(Refused):
-    """The manager is shutting down and takes no new work."""
+    """The manager takes no new work: it shuts down, or an operator lets it drain."""
 
     code = "shutting_down"
 

@@ -12,11 +12,15 @@ def starts_in(scheduler: Scheduler, job_id: str, now: float) -> float | None:
     """Return about how many seconds pass before a job starts; None if that cannot be told.
 
     Everything that runs or goes first takes its usual time; what may run side by side shares it.
-    Of a very long line only the first thousand are looked at, and stand for the rest.
+    Of a very long line only the first thousand are looked at, and stand for the rest. Nobody can
+    tell when an operator will let go of what is paused or stopped.
     """
-    entry, ahead = scheduler.waiting_entry(job_id), scheduler.position(job_id)
-    if entry is None or ahead is None or not (backends := scheduler.capacity.up):
+    entry, held_back = scheduler.waiting_entry(job_id), scheduler.is_held(job_id)
+    if entry is None or held_back or scheduler.controls.stopped is not None:
         return None
+    if scheduler.position(job_id) is None or not (backends := scheduler.capacity.up):
+        return None
+    ahead = scheduler.line.position(entry)
     seconds = 0.0
     for running in scheduler.running:
         end = scheduler.ends_at(running)

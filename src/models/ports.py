@@ -1,10 +1,11 @@
 """What the core's users need from the world, as protocols."""
 
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from .blobs import Blob, Content
+from .errors import StorageFailed
 from .jobs import Job, JobQuery, Step, Summary
 from .modality import Modality
 from .queues import Entry
@@ -120,6 +121,10 @@ class Blobs(Protocol):
         """Begin to keep bytes that come piece by piece."""
         ...
 
+    async def copy(self, blob: Blob) -> Blob:
+        """Keep the same bytes once more, to be dropped by themselves; raises as `read`."""
+        ...
+
     async def drop(self, blobs: Iterable[Blob]) -> None:
         """Forget blobs; harmless for those that are not there."""
         ...
@@ -145,6 +150,11 @@ class JobStore(Protocol):
     What concerns a job that was promised is on the disk when the method returns. Of any other job
     the store takes note at once, and writes it within moments: nobody waits for a disk.
     """
+
+    @property
+    def trouble(self) -> StorageFailed | None:
+        """Why no promise can be made now; None while all is well, as far as is known."""
+        ...
 
     async def open(self) -> None:
         """Take hold of what is kept; raises `StoreUnusable`, which says what to do."""
@@ -203,6 +213,10 @@ class JobStore(Protocol):
 
     async def history(self, job_id: str, after: int = 0) -> Sequence[Step]:
         """Return the steps of a job after a version, in order; none for an unknown job."""
+        ...
+
+    async def repeated(self, *job_ids: str) -> Collection[str]:
+        """Return those of the jobs that another job repeats: it names them as `retry_of`."""
         ...
 
     async def delete(self, *job_ids: str) -> int:

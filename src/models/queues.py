@@ -6,7 +6,7 @@ are ahead, which model's turn it is) in time that grows with the logarithm of th
 """
 
 from bisect import bisect_left, insort
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from sortedcontainers import SortedList
@@ -134,6 +134,21 @@ class Line:
         else:
             del self._of_model[entry.model]
 
+    def take_all(self, leaving: Callable[[Entry], bool]) -> list[Entry]:
+        """Let all jobs leave of which that is said; return them, best first."""
+        gone: list[Entry] = []
+        staying: list[Entry] = []
+        for entry in self:
+            (gone if leaving(entry) else staying).append(entry)
+        if gone:
+            self._fill(staying)
+        return gone
+
+    def put_all(self, entries: Sequence[Entry]) -> None:
+        """Let many jobs wait at once, each in its place."""
+        if entries:
+            self._fill((*self._entries.values(), *entries))
+
     def first_of_each_model(self, without: Container[str | None] = ()) -> Iterator[Entry]:
         """Each model's best job, best first; if it is taken meanwhile, then the model's next.
 
@@ -196,6 +211,17 @@ class Line:
             if at < len(keys) and keys[at] < start + (1 << _SEQUENCE_BITS):
                 firsts.append(self._entries[keys[at]])
         return min(firsts, key=lambda entry: entry.sequence, default=None)
+
+    def _fill(self, entries: Iterable[Entry]) -> None:
+        """Begin anew with these jobs."""
+        self._entries = {self._key(entry): entry for entry in entries}
+        self._keys = SortedList(self._entries)
+        of_model: dict[str, list[int]] = {}
+        for key in self._keys:
+            if (model := self._entries[key].model) is not None:
+                of_model.setdefault(model, []).append(key)
+        self._of_model = {model: SortedList(keys) for model, keys in of_model.items()}
+        self._heads = sorted(keys[0] for keys in of_model.values())
 
     def _key(self, entry: Entry) -> int:
         lane = (self._rank[entry.modality] << _LEVEL_BITS) | entry.level

@@ -4,6 +4,7 @@ import asyncio
 import ipaddress
 import socket
 import threading
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -93,7 +94,7 @@ class Simulator:
         """Cut every connection and refuse new ones."""
         if self._thread is None or self._server is None:
             return
-        self._server.should_exit = True
+        self._server.stop()
         self._thread.join(_PATIENCE)
         if self._thread.is_alive():
             raise RuntimeError("the simulator did not stop")
@@ -121,19 +122,57 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-class _Server(uvicorn.Server):
-    """Says when it is ready, and does not wait for those who hang."""
+class PromptServer(uvicorn.Server):
+    """Says when it is ready, and stops without the pauses that uvicorn makes on its way out."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ready = threading.Event()
+        self._told = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def stop(self) -> None:
+        """Begin to stop; may be called in any thread."""
+        self.should_exit = True
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._told.set)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen."""
+        self._loop = asyncio.get_running_loop()
+        await super().startup(sockets)
+        self.ready.set()
+
+    async def main_loop(self) -> None:
+        """Serve until told to stop."""
+        ticks = 0
+        while not await self.on_tick(ticks):
+            ticks += 1
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0.1):
+                    await self._told.wait()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close every connection as soon as its answer is out, or after a second."""
+        for door in [*self.servers, *(sockets or ())]:
+            door.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        if tasks := list(self.server_state.tasks):
+            _, left = await asyncio.wait(tasks, timeout=1)
+            for task in left:
+                task.cancel()
+        await self.lifespan.shutdown()
+
+
+class _Server(PromptServer):
+    """Serves a simulation, and does not wait for those who hang."""
 
     def __init__(self, config: uvicorn.Config, application: Application) -> None:
         super().__init__(config)
         self._application = application
         application.close_door = self._close_door
         self._closed: asyncio.Task[None] | None = None
-        self.ready = threading.Event()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self.ready.set()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         if self._closed is not None:

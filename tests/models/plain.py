@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from src.models.breaker import Breaker, BreakerRules, Trouble
 from src.models.capacity import BackendLimits, ModelLimits, Pause
+from src.models.controls import Controls
 from src.models.durations import Durations
 from src.models.modality import Modality
 from src.models.queues import Entry
@@ -58,6 +59,7 @@ class PlainScheduler:
         affinity_s: float = 20.0,
     ) -> None:
         self.affinity_s = affinity_s
+        self.controls = Controls()
         self.turns: dict[str, float] = {}
         self.loads = Durations()
         self.warm: list[str] = []
@@ -78,9 +80,20 @@ class PlainScheduler:
         entry = job.entry
         return self.order.index(entry.modality), entry.level, entry.sequence
 
-    def in_line(self) -> list[Job]:
+    def is_paused(self, job: Job) -> bool:
+        entry = job.entry
+        whose = {"modality": entry.modality, "model": entry.model, "caller": entry.caller}
+        return any(s.kind == "everything" or whose[s.kind] == s.name for s in self.controls.paused)
+
+    def all_in_line(self) -> list[Job]:
         line = [job for job in self.with_state("waiting") if job.not_before is None]
         return sorted(line, key=self.rank)
+
+    def in_line(self) -> list[Job]:
+        return [job for job in self.all_in_line() if not self.is_paused(job)]
+
+    def held_back(self) -> list[Job]:
+        return [job for job in self.all_in_line() if self.is_paused(job)]
 
     def attempts(self, backend: str, model: str) -> int:
         running = self.with_state("running")
@@ -113,7 +126,7 @@ class PlainScheduler:
 
     def submit(self, entry: Entry) -> int:
         self.restore(entry)
-        return [job.entry.id for job in self.in_line()].index(entry.id)
+        return [job.entry.id for job in self.all_in_line()].index(entry.id)
 
     def restore(self, entry: Entry, *, not_before: float | None = None) -> None:
         self.jobs.append(Job(entry, not_before=not_before))
@@ -215,6 +228,9 @@ class PlainScheduler:
         elif model in host.resident:
             host.resident.remove(model)
 
+    def control(self, controls: Controls) -> None:
+        self.controls = controls
+
     # What to do
 
     def next(self, now: float) -> list[Decision]:  # noqa: C901 - plainly, one after the other
@@ -230,6 +246,8 @@ class PlainScheduler:
         for job in self.jobs:
             if job.not_before is not None and job.not_before <= now:
                 job.not_before = None
+        if self.controls.stopped:
+            return decisions
         drained: dict[str, list[str]] = {}
         stuck: set[str | None] = {None}  # first in, first out: nobody passes a job of his model
         for job in self.in_line():

@@ -4,8 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.models.errors import BackendBusy, BackendFailed, InvalidTransition
-from src.models.jobs import TRANSITIONS, Job, JobState
+from src.models.errors import (
+    BackendBusy,
+    BackendFailed,
+    Interrupted,
+    InvalidTransition,
+    WorkerLost,
+)
+from src.models.jobs import TRANSITIONS, Job, JobState, Level
 from src.models.results import Result
 
 from .making import CHAT, NOW, chat, job
@@ -45,6 +51,50 @@ def test_a_retried_job_keeps_its_number_and_counts_its_attempts() -> None:
     assert (second.attempts, second.fence, second.retry_at) == (2, 2, None)
     assert second.sequence == first.sequence
     assert second.completed(Result(), NOW + 6).error is None
+
+
+def test_a_promised_job_whose_process_is_gone_waits_again_and_its_attempt_counts() -> None:
+    running = job().promised().started("gpu", NOW)
+    back = running.recovered(3, NOW + 1)
+
+    assert (back.state, back.attempts, back.fence) == (JobState.QUEUED, 1, 1)
+    assert (back.backend, back.started_at, back.sequence) == ("", None, running.sequence)
+    assert back.version == running.version + 1
+
+
+@pytest.mark.parametrize(("attempts", "times"), [(1, "once"), (2, "2 times")])
+def test_a_job_that_takes_its_process_along_each_time_is_given_up(
+    attempts: int, times: str
+) -> None:
+    running = job().promised().started("gpu", NOW)
+    for _ in range(attempts - 1):
+        running = running.recovered(attempts, NOW).started("gpu", NOW)
+    lost = running.recovered(attempts, NOW + 1)
+
+    assert (lost.state, lost.ended_at) == (JobState.FAILED, NOW + 1)
+    assert isinstance(lost.error, WorkerLost)
+    assert f"stopped {times} while" in lost.error.message
+
+
+def test_a_promised_job_whose_time_ran_out_while_no_process_was_there_is_expired() -> None:
+    running = job().promised().started("gpu", NOW)
+
+    assert running.recovered(3, running.deadline).state is JobState.EXPIRED
+
+
+def test_a_plain_job_whose_process_is_gone_ends_for_nobody_waits() -> None:
+    gone = job().started("gpu", NOW).recovered(3, NOW + 1)
+
+    assert gone.state is JobState.FAILED
+    assert isinstance(gone.error, Interrupted)
+
+
+def test_a_waiting_job_may_be_given_another_place() -> None:
+    moved = job().moved(Level.LOW, 7)
+
+    assert (moved.level, moved.sequence, moved.version) == (Level.LOW, 7, 1)
+    with pytest.raises(InvalidTransition, match="processing has no place in line"):
+        job().started("gpu", NOW).moved(Level.LOW, 7)
 
 
 def test_an_attempt_that_never_began_does_not_count() -> None:

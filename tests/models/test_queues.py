@@ -198,3 +198,31 @@ def test_a_job_that_does_not_wait_cannot_be_taken() -> None:
 
     with pytest.raises(KeyError):
         line.take(entry(2))
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from((CHAT, DRAW)), st.sampled_from(("a", "b", None))), max_size=12
+    ),
+    st.sets(st.integers(0, 12)),
+)
+def test_many_leave_and_come_back_as_each_would(
+    kinds: list[tuple[Modality, str | None]], leaving: set[int]
+) -> None:
+    entries = [
+        entry(number, modality=modality, model=model)
+        for number, (modality, model) in enumerate(kinds)
+    ]
+    line = line_of(*entries)
+
+    gone = line.take_all(lambda one: one.sequence in leaving)
+
+    rest = line_of(*(one for one in entries if one.sequence not in leaving))
+    assert gone == list(line_of(*(one for one in entries if one.sequence in leaving)))
+    assert list(line) == list(rest)
+    assert list(line.first_of_each_model()) == list(rest.first_of_each_model())
+    line.put_all(gone)
+    whole = line_of(*entries)
+    assert list(line) == list(whole)
+    assert list(line.first_of_each_model()) == list(whole.first_of_each_model())
+    assert [line.count_of(model) for model in "ab"] == [whole.count_of(model) for model in "ab"]

@@ -210,6 +210,21 @@ def test_only_so_many_jobs_may_wait() -> None:
     assert s.waiting == 3
 
 
+def test_a_job_that_is_being_kept_has_its_room_and_gives_it_back_if_it_cannot_be_kept() -> None:
+    s = scheduler(bounds=Bounds(waiting=2, per_caller=1))
+    s.admit(entry(1, caller="ann"))
+    s.admit(entry(2, caller="bob"))
+
+    with pytest.raises(QueueFull, match="2 jobs are waiting"):
+        s.admit(entry(3, caller="eve"))
+    s.dismissed(entry(1, caller="ann"))
+    s.restore(entry(2, caller="bob"))
+    assert (s.waiting, s.position("job-2")) == (1, 0)
+    s.admit(entry(3, caller="ann"))
+    with pytest.raises(TooManyWaiting):
+        s.admit(entry(4, caller="ann"))
+
+
 def test_only_so_many_jobs_of_a_modality_may_wait_pausing_ones_included() -> None:
     s = scheduler(bounds=Bounds(per_modality=1))
     s.restore(entry(1, modality=DRAW), not_before=NOW + 60)

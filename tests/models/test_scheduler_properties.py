@@ -12,16 +12,25 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from src.models.breaker import Trouble
 from src.models.capacity import BackendLimits, Capacity, ModelLimits, Pause
+from src.models.controls import EVERYTHING, Controls, Scope, Switched
 from src.models.jobs import Level
 from src.models.modality import Modality
 from src.models.queues import Entry, priority_order
-from src.models.scheduler import Decision, Load, Scheduler, Start
+from src.models.scheduler import Decision, Expire, Load, Scheduler, Start
 
 from .plain import Job, PlainScheduler
 
 MODELS = ("chat", "draw", "edit", "look", "huge")
 SOME = (Modality.TXT2TXT, Modality.TXT2TXT, Modality.TXT2IMG, Modality.IMG2TXT)
 SHORT = st.sampled_from((0.0, 1.0, 5.0, 30.0))
+CALLERS = ("ann", "bob")
+SCOPES = (
+    EVERYTHING,
+    *(Scope("modality", modality) for modality in SOME[1:]),
+    *(Scope("model", model) for model in MODELS[:2]),
+    *(Scope("caller", caller) for caller in CALLERS),
+)
+NOBODY = Switched(0.0, "")
 
 
 def model_limits() -> st.SearchStrategy[ModelLimits]:
@@ -104,6 +113,7 @@ class AnySchedule(RuleBasedStateMachine):
             submitted_at=self.now,
             deadline=self.now + data.draw(st.sampled_from((0.0, 3.0, 20.0, 1e6, 1e6)), "time"),
             size_bytes=100,
+            caller=data.draw(st.sampled_from(CALLERS), "caller"),
         )
 
     @rule(data=st.data(), count=st.sampled_from((1, 1, 3)))
@@ -207,6 +217,13 @@ class AnySchedule(RuleBasedStateMachine):
         self.told[-1](self.scheduler)
         self.plain.models = dict(models)
 
+    # What an operator does
+
+    @rule(scopes=st.sets(st.sampled_from(SCOPES), max_size=2), stopped=st.sampled_from((0, 0, 1)))
+    def switch(self, scopes: set[Scope], stopped: int) -> None:
+        paused = dict.fromkeys(scopes, NOBODY)
+        self.tell("control", Controls(paused=paused, stopped=NOBODY if stopped else None))
+
     @rule(seconds=st.sampled_from((0.5, 1.0, 5.0, 30.0)))
     def wait(self, seconds: float) -> None:
         self.now += seconds
@@ -246,7 +263,10 @@ class AnySchedule(RuleBasedStateMachine):
     def check_decisions(self, before: PlainScheduler, decisions: Sequence[Decision]) -> None:
         now, plain = self.now, self.plain
         started = [plain.job(d.job_id) for d in decisions if isinstance(d, Start)]
+        if plain.controls.stopped:
+            assert all(isinstance(d, Expire) for d in decisions)
         for job in started:
+            assert not plain.is_paused(job)
             host = plain.hosts[job.backend]
             assert job.entry.deadline > now
             assert plain.usable(job.backend, job.model, now)
@@ -276,6 +296,8 @@ class AnySchedule(RuleBasedStateMachine):
     def check_nothing_was_overlooked(self) -> None:
         """No job waits for what is there, unless a better one needs that room."""
         plain, now = self.plain, self.now
+        if plain.controls.stopped:
+            return
         homeless: list[Job] = []
         for job in plain.in_line():
             if job.entry.model is None:
@@ -303,19 +325,28 @@ class AnySchedule(RuleBasedStateMachine):
         scheduler, plain = self.scheduler, self.plain
         line = [job.entry for job in plain.in_line()]
         waiting, running = plain.with_state("waiting"), plain.with_state("running")
+        held = [job.entry for job in plain.held_back()]
         assert list(scheduler.line) == line
+        assert list(scheduler.held) == held
         assert len(scheduler.line) == len(line)
-        for place, entry in enumerate(line):
+        both = [job.entry for job in plain.all_in_line()]
+        for place, entry in enumerate(both):
             assert scheduler.position(entry.id) == place
         for job in plain.jobs:
-            if job.entry not in line:
+            if job.entry not in both:
                 assert scheduler.position(job.entry.id) is None
+            waits = job.state == "waiting"
+            assert scheduler.is_held(job.entry.id) == (waits and plain.is_paused(job))
         for modality in Modality:
             of_it = [entry for entry in line if entry.modality is modality]
             assert list(scheduler.line.waiting(modality)) == of_it
             assert scheduler.line.count(modality) == len(of_it)
             oldest = min(of_it, key=lambda entry: entry.sequence, default=None)
             assert scheduler.line.oldest(modality) == oldest
+            either = [entry for entry in both if entry.modality is modality]
+            assert scheduler.count(modality) == len(either)
+            oldest = min(either, key=lambda entry: entry.sequence, default=None)
+            assert scheduler.oldest(modality) == oldest
             delayed = [j for j in waiting if j.not_before is not None]
             assert scheduler.delayed(modality) == sum(j.entry.modality is modality for j in delayed)
         assert {e.id for e in scheduler.waiting_entries()} == {j.entry.id for j in waiting}
@@ -353,7 +384,8 @@ class AnySchedule(RuleBasedStateMachine):
             self.the_same_again()
 
     def all_goes_well_from_now_on(self) -> None:
-        """When slots keep coming free, every job has its turn."""
+        """When slots keep coming free and nothing is paused, every job has its turn."""
+        self.tell("control", Controls())
         for job in self.plain.with_state("waiting"):
             if job.entry.model is None:
                 self.tell("resolved", job.entry.id, "chat")
