@@ -2,7 +2,8 @@
 #
 #   make demo                    the simulator, and the server in front of it
 #   make test                    every test; ARGS="-k queue" picks some
-#   make soak                    six hours of every fault in minutes, and half a minute of cancelling
+#   make soak                    six hours of every fault in minutes, half a minute of cancelling,
+#                                a thousand deaths of the server, and mutants of its store
 #   make check                   format, lint, types, import contracts, links, the wheel
 #   make bench                   the figures of benchmarks/; ARGS=--quick for a glance
 #   make lock                    write the versions of pyproject.toml anew; ARGS=--upgrade for newer ones
@@ -36,6 +37,8 @@ test: $(STAMP_DEV)
 soak: $(STAMP_DEV)
 	@IM_SOAK_HOURS=6 $(VENV)/bin/python -m pytest -n 0 -s tests/test_soak.py $(ARGS)
 	@IM_SOAK=1 $(VENV)/bin/python -m pytest -n 0 tests/utils/test_cancel_churn.py tests/routes/test_churn.py $(ARGS)
+	@IM_SOAK=1 $(VENV)/bin/python -m pytest -n 0 tests/durability --timeout 7200 $(ARGS)
+	@$(VENV)/bin/python -m tests.durability.mutants
 
 check: $(STAMP_DEV)
 	@VENV="$(VENV)" bash scripts/check

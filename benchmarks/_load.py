@@ -25,6 +25,7 @@ class Question:
         body: JSON.
         whole: whether the body of an answer, without the chunks, is as it should be.
         mark: what the first piece of a streamed answer holds.
+        status: the status of a good answer.
 
     """
 
@@ -32,6 +33,7 @@ class Question:
     body: bytes
     whole: Callable[[bytes], bool]
     mark: bytes = b""
+    status: bytes = b"200"
 
 
 @dataclass(slots=True)
@@ -181,7 +183,7 @@ class _Line(asyncio.Protocol):
         self._waits = False
         body = bytes(self._answer[self._body_at :])
         body = body if self._length is not None else _dechunked(body)
-        if bytes(self._answer[9:12]) == b"200" and self._question.whole(body):
+        if bytes(self._answer[9:12]) == self._question.status and self._question.whole(body):
             self._outcome.taken.append(now - self._began)
             if self._first:
                 self._outcome.to_first.append(self._first - self._began)

@@ -48,12 +48,18 @@ class Pair:
 @contextmanager
 def pair(**settings: str) -> Generator[Pair]:
     """Start both; stop both at the end."""
-    there = free_port()
-    simulator = f"http://127.0.0.1:{there}"
-    with process([sys.executable, "-c", _SIMULATOR, str(there)], {}):
-        wait_for(f"{simulator}/readyz")
-        with manager(simulator, settings) as started:
-            yield Pair(simulator, started.url, started.process, started.start_s)
+    with simulator() as there, manager(there, settings) as started:
+        yield Pair(there, started.url, started.process, started.start_s)
+
+
+@contextmanager
+def simulator() -> Generator[str]:
+    """Start a simulator without delays and tell its address."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    with process([sys.executable, "-c", _SIMULATOR, str(port)], {}):
+        wait_for(f"{url}/readyz")
+        yield url
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +73,21 @@ class Started:
 
 @contextmanager
 def manager(
-    localai: str, settings: Mapping[str, str], *, profile: Path | None = None
+    localai: str,
+    settings: Mapping[str, str],
+    *,
+    profile: Path | None = None,
+    app: str = "main:app",
+    wait: bool = True,
 ) -> Generator[Started]:
-    """Start the manager; with a file for a profile, SIGUSR1 has cProfile begin."""
+    """Start the manager; with a file for a profile, SIGUSR1 has cProfile begin.
+
+    Jobs are kept in a file that is gone afterwards, unless the settings say otherwise.
+    """
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     how = ["-m", "uvicorn"] if profile is None else ["-c", _PROFILED, str(profile)]
-    command = [sys.executable, *how, "main:app", "--port", str(port)]
+    command = [sys.executable, *how, app, "--port", str(port)]
     command += ["--http", "h11", "--no-access-log", "--log-level", "warning"]
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -81,13 +95,16 @@ def manager(
             "LOCALAI_URL": localai,
             "IM_LOG_FILE": str(scratch / "app.log"),
             "IM_LOG_LEVEL": "error",
+            "IM_STORE": f"sqlite:///{scratch / 'jobs.db'}",
             **settings,
         }
         began = time.perf_counter()
         started = stack.enter_context(process(command, environment))
-        wait_for(f"{url}/health", running=started)
+        if wait:
+            wait_for(f"{url}/health", running=started)
         start_s = time.perf_counter() - began
-        wait_for(f"{url}/ready")
+        if wait:
+            wait_for(f"{url}/ready")
         yield Started(url, psutil.Process(started.pid), start_s)
 
 

@@ -62,14 +62,20 @@ class Loads:
         self._watch = watch
         self._jobs = jobs
         self._clock = clock
-        self._attempts = attempts
         self._wake = wake
-        self._failures: defaultdict[tuple[str, str], deque[float]] = defaultdict(
-            lambda: deque(maxlen=attempts)
-        )
+        self._failures: dict[tuple[str, str], deque[float]] = {}
+        self.allow(attempts)
 
     def __repr__(self) -> str:
         return f"<Loads [{', '.join(self.began)}]>"
+
+    def allow(self, attempts: int) -> None:
+        """Let waiting jobs live through so many failures in a row from now on."""
+        self._attempts = attempts
+        self._failures = defaultdict(
+            lambda: deque(maxlen=attempts),
+            {of: deque(times, maxlen=attempts) for of, times in self._failures.items()},
+        )
 
     def start(self, load: Load, tasks: asyncio.TaskGroup) -> None:
         """Begin to load a model."""

@@ -298,16 +298,32 @@ class Processor:
             yield
         finally:
             self.drain()
-            if (running := {*self._attempts.running.values(), *self.loads.running}) and grace_s > 0:
-                await asyncio.wait(running, timeout=grace_s)
-            left = self._jobs.held
-            self._loop.cancel()
-            await asyncio.wait([self._loop])
-            await self._jobs.close()
-            await self._part_with(left)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(grace_s):
+                    await self.idle()
+            await self.part()
             for backend in self._backends.values():
                 await backend.close()
             await self.store.close()
+
+    async def idle(self) -> None:
+        """Wait until nothing is being loaded, and nothing worked on that anybody waits for."""
+        while True:
+            ghosts = {run.entry.id for run in self.scheduler.running if run.ghost}
+            attempts = {t for job_id, t in self._attempts.running.items() if job_id not in ghosts}
+            if not (running := attempts | self.loads.running):
+                return
+            await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+
+    async def part(self) -> None:
+        """Stop whatever still runs, and let go of all jobs; harmless if that was done before."""
+        if self._loop is None:
+            return
+        left = self._jobs.held
+        self._loop.cancel()
+        await asyncio.wait([self._loop])
+        await self._jobs.close()
+        await self._part_with(left)
 
     async def _part_with(self, handles: Iterable[JobHandle]) -> None:
         """Put promised jobs back into their places; end the others, whose callers wait here."""
@@ -451,7 +467,9 @@ class Processor:
             raise
         for job, entry in zip(jobs, entries, strict=True):
             self.scheduler.restore(entry)
-            self._jobs.tell(Submitted(job, self.scheduler.line.position(entry)))
+            self._jobs.tell(Submitted(job, self.scheduler.position(job.id) or 0))
+        if self.catalog.known:  # which it may have become while they were being stored
+            await _each([e.id for e in entries if e.model is None], self._name_model)
         if self.alive and self._dozing:  # no need to wake the dispatcher: it looks every second
             self._dispatch()
         if not self._dozing or self._overdue:

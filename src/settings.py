@@ -27,8 +27,10 @@ from pydantic_settings import (
 from .models.keys import check_keys, read_keys
 from .models.modality import SLOW, Modality
 from .models.queues import priority_order
+from .models.webhooks import read_secret
 
 Seconds = Annotated[float, Field(gt=0, le=7 * 86_400)]
+Keep = Annotated[float, Field(ge=1, le=3650 * 86_400)]
 PerModality = dict[Modality, Seconds]
 NameList = Annotated[list[str], NoDecode]
 
@@ -48,6 +50,15 @@ def _name(value: str) -> str:
         raise ValueError("must be letters, digits, dots, dashes and underscores, 64 at most")
     return value
 
+
+def _store(value: str) -> str:
+    """Check where jobs are kept."""
+    if value != _IN_MEMORY and not re.fullmatch(rf"{_FILE}[^?#]*[^/?#]", value):
+        raise ValueError(f"must look like {_FILE}data/jobs.db, or be {_IN_MEMORY}")
+    return value
+
+
+_FILE, _IN_MEMORY = "sqlite:///", "sqlite::memory:"
 
 Address = Annotated[str, AfterValidator(_address)]
 Name = Annotated[str, AfterValidator(_name)]
@@ -179,11 +190,24 @@ class Settings(BaseSettings):
     api_keys_file: Path | None = Field(
         default=None, description="A file that holds these keys, instead of the keys themselves"
     )
+    operators: NameList = Field(
+        default=[], description="Callers who may pause, stop and purge, where there are keys"
+    )
     link_s: Seconds = Field(
         default=3600.0, description="How long addresses of results work that need no key"
     )
     public_url: str = Field(
         default="", description="Address that links to results begin with; else the one called"
+    )
+    webhook_secrets: Annotated[list[SecretStr], NoDecode] = Field(
+        default=[],
+        description="What webhooks are signed with, `whsec_...`; without it none is sent",
+    )
+    webhook_allow_http: bool = Field(
+        default=False, description="Whether webhooks may go to addresses that begin with `http://`"
+    )
+    webhook_allow_private: bool = Field(
+        default=False, description="Whether webhooks may go to this machine and its networks"
     )
     models_dir: Path = Field(default=Path("models"), description="Where model definitions are")
     order: Annotated[list[Modality], NoDecode] = Field(
@@ -222,8 +246,16 @@ class Settings(BaseSettings):
     max_waiting_disk_mb: Annotated[int, Field(ge=1)] = Field(
         default=4096, description="How much their pictures and recordings may take on disk, in MiB"
     )
+    store: Annotated[str, AfterValidator(_store)] = Field(
+        default=f"{_FILE}data/jobs.db",
+        description="Where jobs are kept: a file, or `sqlite::memory:`, gone when the server stops",
+    )
     keep_results_mb: Annotated[int, Field(ge=1)] = Field(
-        default=256, description="How much finished jobs may hold in memory, in MiB"
+        default=1024, description="How much jobs that have ended may take on disk, in MiB"
+    )
+    keep_s: Keep = Field(default=86_400.0, description="How long results are kept")
+    keep_failed_s: Keep = Field(
+        default=604_800.0, description="How long failed and expired jobs are kept"
     )
     merge: bool = Field(
         default=False,
@@ -237,6 +269,15 @@ class Settings(BaseSettings):
     body_limit_mb: Annotated[int, Field(ge=1, le=1024)] = Field(
         default=32, description="The longest request body, in MiB"
     )
+    max_file_mb: Annotated[int, Field(ge=1, le=1024)] = Field(
+        default=100, description="The largest file for a batch, in MiB"
+    )
+    files_mb: Annotated[int, Field(ge=1)] = Field(
+        default=2048, description="How much files of batches may take on disk, in MiB"
+    )
+    keep_files_s: Annotated[int, Field(ge=3600)] = Field(
+        default=2_592_000, description="How long files of batches, and batches, are kept"
+    )
     wait_seconds: Annotated[float, Field(ge=0, le=600)] = Field(
         default=45.0, description="How long an MCP tool waits before it hands out a job id"
     )
@@ -246,6 +287,10 @@ class Settings(BaseSettings):
     deadline_s: PerModality = Field(
         default=_LIMITS["deadline_s"],
         description="From submission to the end, by modality",
+    )
+    job_deadline_s: Seconds = Field(
+        default=86_400.0,
+        description="From submission to the end of a job that nobody waits for, if it names none",
     )
     attempt_s: PerModality = Field(
         default=_LIMITS["attempt_s"], description="The longest attempt, by modality"
@@ -287,7 +332,15 @@ class Settings(BaseSettings):
         """Say which source wins."""
         return init_settings, env_settings, YamlConfigSettingsSource(settings_cls)
 
-    @field_validator("allowed_hosts", "allowed_origins", "order", "warm", mode="before")
+    @field_validator(
+        "allowed_hosts",
+        "allowed_origins",
+        "operators",
+        "order",
+        "warm",
+        "webhook_secrets",
+        mode="before",
+    )
     @classmethod
     def _split_at_commas(cls, value: object) -> object:
         if not isinstance(value, str):
@@ -303,6 +356,13 @@ class Settings(BaseSettings):
     @classmethod
     def _check_keys(cls, value: dict[str, SecretStr]) -> dict[str, SecretStr]:
         check_keys({name: key.get_secret_value() for name, key in value.items()})
+        return value
+
+    @field_validator("webhook_secrets")
+    @classmethod
+    def _check_secrets(cls, value: list[SecretStr]) -> list[SecretStr]:
+        for secret in value:
+            read_secret(secret.get_secret_value())
         return value
 
     @field_validator("log_file", "localai_api_key_file", "api_keys_file", mode="before")
@@ -348,6 +408,11 @@ class Settings(BaseSettings):
             if not self.connect_s < self.attempt_s[modality] <= self.deadline_s[modality]:
                 raise ValueError(f"{modality}: connect_s < attempt_s <= deadline_s must hold")
         return self
+
+    @property
+    def store_path(self) -> Path | None:
+        """The file in which jobs are kept; None if it is none."""
+        return None if self.store == _IN_MEMORY else Path(self.store.removeprefix(_FILE))
 
     @property
     def pool(self) -> list[BackendSettings]:

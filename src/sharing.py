@@ -132,7 +132,8 @@ class Sharing:
         asked = _Asked(
             request=request, caller=caller, level=level, deadline_s=deadline_s, promise=promise
         )
-        resolved = self._resolved(request)
+        told = promise is not None and promise.webhook  # of the end of this very job
+        resolved = None if told else self._resolved(request)
         if key is None and resolved is None:
             return await self._new(asked)
         digests = await self._digests(request)

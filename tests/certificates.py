@@ -48,7 +48,7 @@ class Authority:
             )
             .not_valid_before(start)
             .not_valid_after(start + timedelta(days=10 + days))
-            .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address(host))]), False)
+            .add_extension(x509.SubjectAlternativeName([_called(host)]), False)
             .add_extension(x509.BasicConstraints(ca=authority, path_length=None), True)
             .add_extension(usage, True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False)
@@ -80,6 +80,13 @@ def server_side(pair: Path, *, asks_for: Authority | None = None) -> SSLContext:
         context.load_verify_locations(asks_for.file)
         context.verify_mode = CERT_REQUIRED
     return context
+
+
+def _called(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
 
 
 def _named(name: str) -> x509.Name:

@@ -1,11 +1,21 @@
-"""Blobs in a dict, for tests that look at what is kept: all bytes become blobs, be they few."""
+"""Jobs in memory, and blobs in a dict, for tests that look at what is kept.
+
+All bytes become blobs there, be they few.
+"""
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from hashlib import sha256
 
 from src.models.blobs import Blob, Content
 from src.models.errors import UnknownJob
+from src.utils.stores.database import Database
+from src.utils.stores.sqlite import SavedBlobs, SQLiteStore
+
+
+def in_memory(blobs: SavedBlobs | None = None) -> SQLiteStore:
+    """Make a store that is gone when it is closed."""
+    return SQLiteStore(Database(":memory:"), blobs=blobs)
 
 
 class DictBlobs:
@@ -13,6 +23,7 @@ class DictBlobs:
 
     def __init__(self) -> None:
         self.kept: dict[str, bytes] = {}
+        self.secured: set[str] = set()
         self.dropped = asyncio.Event()
         self._count = 0
 
@@ -37,6 +48,19 @@ class DictBlobs:
 
     def open(self) -> "_Writer":
         return _Writer(self)
+
+    async def copy(self, blob: Blob) -> Blob:
+        copied = await self.keep(await self.read(blob))
+        assert isinstance(copied, Blob)
+        return copied
+
+    async def secure(self, blobs: Iterable[Blob]) -> None:
+        for blob in blobs:
+            await self.read(blob)
+            self.secured.add(blob.key)
+
+    async def listed(self) -> Sequence[str]:
+        return list(self.kept)
 
     async def drop(self, blobs: Iterable[Blob]) -> None:
         for blob in blobs:

@@ -21,7 +21,8 @@ from src.simulator.config import SimulatorConfig
 from src.simulator.serve import Simulator
 from src.utils.localai_client import LocalAIClient
 from src.utils.retry import RetryPolicy
-from src.utils.stores.memory import MemoryStore
+
+from .kept import in_memory
 
 E = TypeVar("E")
 
@@ -99,7 +100,7 @@ def processor_for(
     numbers = itertools.count(1)
     return Processor(
         backends=backends,
-        store=MemoryStore() if store is None else store,
+        store=in_memory() if store is None else store,
         scheduler=Scheduler(
             capacity or Capacity({backend.name: BackendLimits() for backend in backends}),
             bounds=bounds or Bounds(),

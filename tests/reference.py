@@ -7,8 +7,8 @@ from typing import Any, cast
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from src.commands.configuration import variable
 from src.models.errors import BackendError, BackendUnavailable, InferenceManagerError
+from src.reading import variable
 from src.settings import Settings
 from src.utils.retry import RetryPolicy
 

@@ -29,10 +29,10 @@ from src.utils.blobs import FileBlobs
 from src.utils.localai_client import LocalAIClient
 from src.utils.logs import EventLog
 from src.utils.retry import RetryPolicy
-from src.utils.stores.memory import MemoryStore
 
 from . import virtual_time
 from .front import Front
+from .kept import in_memory
 from .oracle import HANG_UP_S, Diary, Witness, findings
 
 CANARY = "heliotrope-canary"
@@ -202,7 +202,7 @@ async def stage(
                 )
                 for site in sites
             ],
-            store=MemoryStore(blobs=blobs),
+            store=in_memory(blobs),
             scheduler=Scheduler(
                 Capacity(dict.fromkeys(names, BackendLimits(memory_gb=config.memory_gb)))
             ),

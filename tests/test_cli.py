@@ -32,7 +32,10 @@ from tests.serving import RunningServer
 
 ROOT = Path(__file__).parents[1]
 PATIENCE_S = 40.0
-COMMANDS = ("serve", "demo", "simulate", "mcp", "status", "models", "doctor", "version")
+COMMANDS = (
+    *("serve", "demo", "simulate", "mcp", "status", "models", "queue", "jobs"),
+    *("backup", "restore", "doctor", "version"),
+)
 
 
 def environment(**variables: str) -> dict[str, str]:

@@ -37,8 +37,20 @@ from src.models.catalog import ModelDefinition
 from src.models.jobs import TRANSITIONS
 from src.models.modality import Modality
 from src.models.queues import priority_order
-from src.routes import errors, figures, overview, status, tools, views
+from src.routes import (
+    aliases,
+    errors,
+    figures,
+    job_views,
+    overview,
+    queue_admin,
+    status,
+    tools,
+    views,
+)
 from src.routes.error_pages import MEANINGS, ErrorPage
+from src.routes.openai import batches as openai_batches
+from src.routes.openai import files as openai_files
 from src.settings import BackendSettings, Settings
 from src.simulator.config import SimulatorConfig
 from src.simulator.serve import Simulator
@@ -534,7 +546,7 @@ def api() -> Mapping[str, Any]:
 
 
 def test_the_routes_are_those_of_the_code() -> None:
-    documented = re.findall(r"^### ((?:GET|POST|DELETE) \S+)$", page("http.md"), re.MULTILINE)
+    documented = re.findall(r"^### ((?:GET|POST|PATCH|DELETE) \S+)$", page("http.md"), re.MULTILINE)
 
     real = [f"{method.upper()} {path}" for path, ops in api()["paths"].items() for method in ops]
     assert sorted(documented) == sorted(real)
@@ -592,6 +604,17 @@ ANSWERS: Mapping[str, type[BaseModel]] = {
     "A paused model": overview.PauseView,
     "A quarantined job": overview.QuarantinedView,
     "The machine": overview.SystemView,
+    "More of a job": job_views.JobFacts,
+    "A job in a list": job_views.JobLine,
+    "A queued request": aliases.QueuedRequest,
+    "GET /api/v1/request-status/{request_id}": aliases.RequestStatus,
+    "A job in short": aliases.QueuedJob,
+    "GET /queue/status": aliases.QueueState,
+    "A worker": aliases.Worker,
+    "GET /queue/controls": queue_admin.ControlsView,
+    "A pause": queue_admin.PausedView,
+    "A switch": queue_admin.SwitchedView,
+    "A record": queue_admin.RecordView,
     "GET /errors/{code}": ErrorPage,
     "GET /mcp/list_models": tools.ModelList,
     "A model": tools.ModelView,
@@ -600,6 +623,8 @@ ANSWERS: Mapping[str, type[BaseModel]] = {
     "A request": figures.RequestView,
     "GET /mcp/get_error_metrics": figures.ErrorFigures,
     "An error": figures.ErrorView,
+    "A file": openai_files.FileObject,
+    "A batch": openai_batches.BatchObject,
 }
 
 

@@ -43,7 +43,8 @@ from src.models.scheduler import Bounds
 from src.simulator.config import SimulatorConfig
 from src.simulator.serve import Simulator
 from src.utils.retry import RetryPolicy
-from src.utils.stores.memory import MemoryStore
+from src.utils.stores.database import Database
+from src.utils.stores.sqlite import SQLiteStore
 
 from .managing import FAST, Control, Recorder, chat, draw, managed, timing
 
@@ -383,6 +384,32 @@ async def test_a_job_gives_up_after_three_failed_loads_and_a_younger_one_does_no
             assert younger.job.state is JobState.QUEUED
 
 
+async def test_waiting_jobs_live_through_fewer_failed_loads_once_that_is_said() -> None:
+    now = 0.0
+    events = Recorder()
+
+    def go_on(event: Event) -> None:
+        nonlocal now
+        if isinstance(event, ModelLoaded):
+            now += 400
+            asyncio.get_running_loop().call_soon(processor.wake)
+
+    with Simulator(SimulatorConfig(speed=2000)) as sim:
+        sim.control.add_fault("load_failure", times=100)
+        times = timing(deadline_s=dict.fromkeys(Modality, 1e6))
+        async with managed(
+            sim.url, listeners=[events, go_on], clock=lambda: now, times=times
+        ) as processor:
+            job = await processor.submit(chat())
+            await events.until_count(real_load_failure, 1)
+            processor.loads.allow(2)
+
+            with pytest.raises(ModelLoadFailed):
+                await job.result()
+
+    assert sum(map(real_load_failure, events.events)) == 2
+
+
 def real_load_failure(event: Event) -> bool:
     error = event.error if isinstance(event, ModelLoaded) else None
     return isinstance(error, ModelLoadFailed) and not error.cooling
@@ -611,19 +638,19 @@ async def test_a_job_that_waited_in_vain_for_its_model_says_why_and_so_does_the_
 # The loop
 
 
-class FailingStore(MemoryStore):
+class FailingStore(SQLiteStore):
     """A store that cannot keep anything while `broken`."""
 
     broken = True
 
-    async def save(self, job: Job) -> None:
+    async def save(self, *jobs: Job) -> None:
         if self.broken:
             raise OSError("disk full")
-        await super().save(job)
+        await super().save(*jobs)
 
 
 async def test_a_store_that_fails_ends_the_job_but_not_the_loop(sim: Simulator) -> None:
-    store, events = FailingStore(), Recorder()
+    store, events = FailingStore(Database(":memory:")), Recorder()
     async with managed(sim.url, store=store, listeners=[events]) as processor:
         await events.until(BackendChanged)
         unlucky = await processor.submit(chat())

@@ -105,6 +105,32 @@ def test_keys_of_callers_that_cannot_be_are_refused_and_not_shown(
     assert "canary-key" not in str(refused.value)
 
 
+def test_secrets_of_webhooks_are_written_with_commas_or_as_a_list(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    canary = f"whsec_{'canary' * 8}"
+    monkeypatch.setenv("IM_WEBHOOK_SECRETS", f"{canary}, whsec_{'A' * 40}")
+    written = Settings()
+    monkeypatch.delenv("IM_WEBHOOK_SECRETS")
+    (tmp_path / "config.yaml").write_text(f"webhook_secrets: [{canary}, whsec_{'A' * 40}]\n")
+
+    assert written.webhook_secrets == Settings().webhook_secrets
+    assert written.webhook_secrets[0].get_secret_value() == canary
+    assert "canary" not in repr(written)
+
+
+def test_a_secret_of_webhooks_that_is_too_short_is_refused_and_not_shown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("IM_WEBHOOK_SECRETS", "whsec_canary")
+
+    with pytest.raises(ValidationError) as refused:
+        Settings()
+
+    assert "a secret of webhooks" in str(refused.value)
+    assert "canary" not in str(refused.value)
+
+
 def test_modalities_that_the_order_does_not_name_follow_as_usual() -> None:
     first, *others = reversed(priority_order)
 

@@ -25,9 +25,10 @@ from src.models.scheduler import Bounds
 from src.processor import Processor
 from src.sharing import Sharing, Taken
 from src.simulator.serve import Simulator
-from src.utils.stores.memory import MemoryStore
+from src.utils.stores.database import Database
+from src.utils.stores.sqlite import SQLiteStore
 
-from .kept import DictBlobs
+from .kept import DictBlobs, in_memory
 from .managing import FAST, Control, Offset, Recorder, chat, draw, managed
 
 MIB = 2**20
@@ -106,7 +107,7 @@ async def house(
     merge: bool = False,
     cache_bytes: int = 0,
     known: bool = True,
-    store: MemoryStore | None = None,
+    store: SQLiteStore | None = None,
     **options: Any,
 ) -> AsyncGenerator[House]:
     """Put a processor up with what shares before it; by default when the models are known."""
@@ -121,7 +122,7 @@ async def house(
         listeners=[events, hear],
         clock=clock,
         blobs=blobs,
-        store=MemoryStore(blobs=blobs) if store is None else store,
+        store=in_memory(blobs) if store is None else store,
         **options,
     ) as processor:
         sharing = Sharing(processor, blobs, merge=merge, cache_bytes=cache_bytes)
@@ -186,20 +187,20 @@ async def test_a_request_that_is_sent_again_with_its_key_is_answered_by_its_job(
     assert first.handle.id == again.handle.id != bobs.handle.id
 
 
-class Leisurely(MemoryStore):
+class Leisurely(SQLiteStore):
     """Lets others go first whenever a job is added."""
 
-    async def add(self, job: Job) -> None:
+    async def add(self, *jobs: Job) -> None:
         for _ in range(5):
             await asyncio.sleep(0)
-        await super().add(job)
+        await super().add(*jobs)
 
 
 async def test_a_hundred_that_come_at_once_with_one_key_are_one_job(
     sim: Simulator, control: Control
 ) -> None:
     await control("hold")
-    async with house(sim, known=False, store=Leisurely()) as here:
+    async with house(sim, known=False, store=Leisurely(Database(":memory:"))) as here:
         asking = [here.ask(chat("repeat: once"), key="k") for _ in range(100)]
         taken = await asyncio.gather(*asking)
         await control("release")
@@ -246,7 +247,7 @@ async def test_if_the_first_is_refused_the_next_with_its_key_is_tried(
 async def test_a_key_whose_job_has_no_result_any_more_is_as_good_as_new(
     sim: Simulator, control: Control, gone: str
 ) -> None:
-    store = MemoryStore(keep=1)
+    store = in_memory()
     async with house(sim, store=store) as here:
         if gone == "failed":
             await control("add_fault", "status", **BROKEN)
@@ -262,7 +263,7 @@ async def test_a_key_whose_job_has_no_result_any_more_is_as_good_as_new(
                 await control("release")
             case _:
                 await first.handle.result()
-                await here.answered(chat("repeat: what takes its room"))
+                assert await store.delete(first.handle.id) == 1
         again = await here.answered(chat("repeat: once"), key="k")
 
         assert again.how == "new"
@@ -338,7 +339,7 @@ async def test_the_same_request_joins_the_one_under_way_and_both_read_all_of_it(
 async def test_a_hundred_that_come_at_once_are_merged_into_one(
     sim: Simulator, control: Control
 ) -> None:
-    async with house(sim, merge=True, store=Leisurely()) as here:
+    async with house(sim, merge=True, store=Leisurely(Database(":memory:"))) as here:
         await control("hold")
         taken = await asyncio.gather(*(here.ask(draw(seed=7)) for _ in range(100)))
 
@@ -436,19 +437,19 @@ async def test_a_job_goes_on_until_the_last_of_its_callers_has_left(
         assert handle.job.state is JobState.CANCELLED
 
 
-class SlowStore(MemoryStore):
+class SlowStore(SQLiteStore):
     """Takes its time to keep the end of a job."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(Database(":memory:"))
         self.ending = asyncio.Event()
         self.go_on = asyncio.Event()
 
-    async def save(self, job: Job) -> None:
-        if job.state is JobState.CANCELLED:
+    async def save(self, *jobs: Job) -> None:
+        if any(job.state is JobState.CANCELLED for job in jobs):
             self.ending.set()
             await self.go_on.wait()
-        await super().save(job)
+        await super().save(*jobs)
 
 
 async def test_nobody_joins_a_job_that_its_last_caller_is_leaving(
@@ -537,9 +538,10 @@ async def test_a_picture_with_a_seed_is_drawn_once(sim: Simulator) -> None:
 
 
 async def test_an_answer_that_the_store_has_forgotten_is_made_anew(sim: Simulator) -> None:
-    async with house(sim, cache_bytes=MIB, store=MemoryStore(keep=1)) as here:
-        await here.answered(chat("repeat: once", **ALIKE))
-        await here.answered(chat("repeat: what takes its room"))
+    store = in_memory()
+    async with house(sim, cache_bytes=MIB, store=store) as here:
+        forgotten = await here.answered(chat("repeat: once", **ALIKE))
+        assert await store.delete(forgotten.handle.id) == 1
         made_anew = await here.answered(chat("repeat: once", **ALIKE))
         again = await here.answered(chat("repeat: once", **ALIKE))
 

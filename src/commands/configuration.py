@@ -1,19 +1,15 @@
 """Settings, model definitions, and the application made from them; troubles are said in words."""
 
-import re
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from difflib import get_close_matches
 from typing import Any
 
-import yaml
 from fastapi import FastAPI
-from pydantic import AliasChoices, ValidationError
-from pydantic_settings import SettingsError
 
 from ..models.catalog import ModelDefinition
 from ..pool import BadBackend
-from ..settings import BackendSettings, Settings
+from ..reading import BadSettings, settings_from, variable
+from ..settings import Settings
 from ..utils.key_file import BadKeyFile
 from ..utils.model_files import BadModelFile, read_definitions
 from .terminal import Failure
@@ -22,31 +18,14 @@ from .terminal import Failure
 def read_settings(**overrides: Any) -> Settings:
     """Read the settings; what is given here wins, and None means not given.
 
-    One LocalAI that is given here stands alone, whatever backends are written elsewhere.
-
     Raises:
         Failure: they are wrong; the message names the setting and its environment variable.
 
     """
-    if overrides.get("localai_url") is not None:
-        overrides["backends"] = []
     try:
-        return Settings(**{key: value for key, value in overrides.items() if value is not None})
-    except ValidationError as error:
-        wrong = [_said(tuple(map(str, e["loc"])), e["type"], e["msg"]) for e in error.errors()]
-        raise Failure("; ".join(dict.fromkeys(wrong))) from error
-    except SettingsError as error:
-        named = re.search(r'field "(\w+)"', str(error))
-        name = named[1] if named else ""
-        raise Failure(
-            f"setting {name}: cannot be read as JSON; change {variable(name)}"
-            if name
-            else str(error)
-        ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise Failure(f"config.yaml cannot be read as YAML: {_flat(error)}") from error
-    except OSError as error:
-        raise Failure(f"config.yaml cannot be read: {error.strerror}") from error
+        return settings_from(**overrides)
+    except BadSettings as error:
+        raise Failure(str(error)) from error
 
 
 def read_models(settings: Settings) -> list[ModelDefinition]:
@@ -62,8 +41,8 @@ def read_models(settings: Settings) -> list[ModelDefinition]:
         raise Failure(f"model definition {_flat(error)}") from error
 
 
-def make_app(settings: Settings) -> FastAPI:
-    """Make the application.
+def make_app(settings: Settings, *, again: Callable[[], Settings] | None = None) -> FastAPI:
+    """Make the application; `again` reads the settings anew, raising `BadSettings`.
 
     Raises:
         Failure: it cannot be made of these settings.
@@ -73,7 +52,7 @@ def make_app(settings: Settings) -> FastAPI:
 
     read_models(settings)
     with backends_named():
-        return create_app(settings)
+        return create_app(settings, again=again)
 
 
 @contextmanager
@@ -88,34 +67,6 @@ def backends_named() -> Generator[None]:
         yield
     except (BadBackend, BadKeyFile) as error:
         raise Failure(f"{_flat(error)}; change {variable(error.setting)} or config.yaml") from error
-
-
-def variable(name: str) -> str:
-    """Return the environment variable of a setting."""
-    top, *inner = re.split(r"\W", name)
-    if top == "backends":
-        inner.clear()  # the variable holds all of them, as JSON
-    field = Settings.model_fields.get(top)
-    if field is not None and isinstance(field.validation_alias, AliasChoices):
-        return str(field.validation_alias.choices[0]).upper()
-    return "__".join([f"IM_{top}", *inner]).upper()
-
-
-def _said(where: tuple[str, ...], kind: str, message: str) -> str:
-    """Say one thing that is wrong with the settings."""
-    message = message.removeprefix("Value error, ")
-    if not where:
-        return f"settings: {message}"
-    top, *inner = (part for part in where if not part.isdigit())
-    top = top.removeprefix("im_")
-    known: Iterable[str] = Settings.model_fields
-    if top == "backends" and len(where) > 1:
-        known, top = BackendSettings.model_fields, f"{top}[{where[1]}]"
-    name = ".".join([top, *inner])
-    if kind == "extra_forbidden":
-        near = get_close_matches(name.rpartition(".")[2], known, n=1)
-        return f"unknown setting {name}{f', did you mean {near[0]}?' if near else ''}"
-    return f"setting {name}: {message}; change {variable(name)} or config.yaml"
 
 
 def _flat(error: Exception) -> str:

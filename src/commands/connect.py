@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import anyio
 from mcp import MCPError
 
+from ..reading import settings_from
 from ..routes.stdio import NoServer, serve_stdio
 from ..settings import Settings
 from .configuration import make_app, read_settings
@@ -65,8 +66,9 @@ def _become_server(url: str, stack: ExitStack) -> str:
     address = urlsplit(url)
     if address.scheme != "http" or not is_loopback(address.hostname or "") or address.path:
         raise unreachable(url)
-    settings = read_settings(host=LOOPBACK, port=80 if address.port is None else address.port)
-    app = make_app(settings)
+    where = {"host": LOOPBACK, "port": 80 if address.port is None else address.port}
+    settings = read_settings(**where)
+    app = make_app(settings, again=lambda: settings_from(**where))
     try:
         listener = stack.enter_context(listen(settings.host, settings.port))
     except PortTaken:
@@ -94,6 +96,8 @@ def print_config(client: Client, url: str | None, key: str | None) -> None:
     }
     if settings.log_file is not None:
         environment["IM_LOG_FILE"] = str(settings.log_file.resolve())
+    if settings.store_path is not None:
+        environment["IM_STORE"] = f"sqlite:///{settings.store_path.resolve()}"
     if url is not None:
         environment["IM_URL"] = base(url)
     elif settings.port != type(settings).model_fields["port"].default:

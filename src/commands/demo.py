@@ -71,6 +71,7 @@ def _settings(backend: str, port: int | None, output: Path) -> Settings:
         public_url="",
         api_keys="",
         api_keys_file="",
+        store="sqlite::memory:",
         models_dir=output / "models",
         log_file=output / "app.log",
         log_console=False,

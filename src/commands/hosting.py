@@ -2,7 +2,6 @@
 
 import errno
 import ipaddress
-import math
 import os
 import signal
 import socket
@@ -13,10 +12,12 @@ from contextlib import contextmanager, suppress
 import uvicorn
 from fastapi import FastAPI
 
+from ..models.errors import StoreUnusable
 from .terminal import ExitCode, Failure
 
 LOOPBACK = "127.0.0.1"
 _PATIENCE = 30.0
+_LAST_WORDS_S = 2  # for the last answers to reach their callers
 _UNREAD_MS = 60_000
 _BACKLOG = 2048
 
@@ -28,23 +29,31 @@ class PortTaken(Failure):
 class Server(uvicorn.Server):
     """One process, one port. Says when it is ready, and may greet then."""
 
-    def __init__(
-        self, app: FastAPI, *, grace_s: float, greet: Callable[[], Awaitable[None]] | None = None
-    ) -> None:
+    def __init__(self, app: FastAPI, *, greet: Callable[[], Awaitable[None]] | None = None) -> None:
         config = uvicorn.Config(
             app,
             http="h11",
-            ws="none",
+            ws="websockets-sansio",
+            ws_max_size=65_536,
             lifespan="on",
             log_config=None,
             log_level="warning",
             access_log=False,
             server_header=False,
-            timeout_graceful_shutdown=math.ceil(grace_s),
+            timeout_graceful_shutdown=_LAST_WORDS_S,
         )
         super().__init__(config)
+        self._wind_down: Callable[[], Awaitable[None]] = app.state.stopping.wind_down
+        self._state = app.state
         self._greet = greet
         self.ready = threading.Event()
+
+    def failure(self) -> Failure:
+        """Say why it did not start."""
+        unusable: StoreUnusable | None = self._state.unusable
+        if unusable is None:
+            return Failure("the server could not start; the log says why")
+        return Failure(f"{unusable.message}; {unusable.hint}")
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, and tell those who wait for it."""
@@ -54,6 +63,11 @@ class Server(uvicorn.Server):
             self.ready.set()
         if self._greet is not None:
             await self._greet()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop: first the work, then the connections."""
+        await self._wind_down()
+        await super().shutdown(sockets)
 
 
 def serve_in_foreground(server: Server, listener: socket.socket) -> None:
@@ -67,7 +81,7 @@ def serve_in_foreground(server: Server, listener: socket.socket) -> None:
         try:
             server.run(sockets=[listener])
         except SystemExit as error:
-            raise Failure("the server could not start; the log says why") from error
+            raise server.failure() from error
 
 
 @contextmanager
@@ -78,7 +92,7 @@ def served(app: FastAPI, listener: socket.socket, *, grace_s: float) -> Generato
         Failure: it did not start.
 
     """
-    server = Server(app, grace_s=grace_s)
+    server = Server(app)
 
     def run() -> None:
         with suppress(SystemExit):
@@ -89,11 +103,11 @@ def served(app: FastAPI, listener: socket.socket, *, grace_s: float) -> Generato
     try:
         server.ready.wait(_PATIENCE)
         if not server.started:
-            raise Failure("the server could not start; the log says why")
+            raise server.failure()
         yield server
     finally:
         server.should_exit = True
-        thread.join(2 * grace_s + _PATIENCE)
+        thread.join(grace_s + _PATIENCE)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Talks to a running server over HTTP, never to its data behind its back."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self, TypeVar
@@ -15,6 +16,7 @@ SERVICE = "inference-manager"
 KEY_WANTED = "it asks for a key that it knows; give it with --key or IM_API_KEY"
 _REFUSALS = frozenset({401, 403, 421, 429, 503})
 _Model = TypeVar("_Model", bound=BaseModel)
+Params = Sequence[tuple[str, str | int | float]]
 
 
 class Remote:
@@ -37,29 +39,31 @@ class Remote:
     ) -> None:
         self._http.close()
 
-    def get(self, path: str, kind: type[_Model]) -> _Model:
-        """Read something.
+    def get(self, path: str, kind: type[_Model], params: Params = ()) -> _Model:
+        """Read something; raises as `ask`."""
+        return self.ask("GET", path, kind, params=params)
+
+    def post(self, path: str, body: Mapping[str, object], kind: type[_Model]) -> _Model:
+        """Ask for something to be done; raises as `ask`."""
+        return self.ask("POST", path, kind, body)
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        kind: type[_Model],
+        body: Mapping[str, object] | None = None,
+        *,
+        params: Params = (),
+    ) -> _Model:
+        """Send a request and read the answer.
 
         Raises:
-            Failure: it cannot be had.
+            Failure: it was refused, or did not work.
 
         """
         try:
-            return kind.model_validate_json(self._body("GET", path))
-        except ValidationError as error:
-            raise Failure(
-                f"{self.url}{path} answers in a way this version does not know"
-            ) from error
-
-    def post(self, path: str, body: dict[str, object], kind: type[_Model]) -> _Model:
-        """Ask for something to be done.
-
-        Raises:
-            Failure: it was not.
-
-        """
-        try:
-            return kind.model_validate_json(self._body("POST", path, body))
+            return kind.model_validate_json(self._body(method, path, body, params))
         except ValidationError as error:
             raise Failure(
                 f"{self.url}{path} answers in a way this version does not know"
@@ -69,9 +73,15 @@ class Remote:
         """Fetch a file."""
         return self._body("GET", url)
 
-    def _body(self, method: str, path: str, body: dict[str, object] | None = None) -> bytes:
+    def _body(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, object] | None = None,
+        params: Params = (),
+    ) -> bytes:
         try:
-            answer = self._http.request(method, path, json=body)
+            answer = self._http.request(method, path, json=body, params=list(params) or None)
         except (httpx2.TransportError, httpx2.InvalidURL) as error:
             raise unreachable(self.url) from error
         if answer.is_success:

@@ -9,6 +9,7 @@ import yaml
 from pydantic import ValidationError
 
 from .. import __version__
+from ..reading import settings_from
 from ..settings import Settings
 from ..simulator import serve as simulator
 from ..simulator.config import SimulatorConfig, load_config
@@ -41,7 +42,7 @@ def serve(*, simulated: bool, **overrides: Any) -> None:
             overrides["localai_url"] = beside.url
             warn(f"warning: {_SIMULATED}")
         settings = read_settings(**overrides)
-        app = make_app(settings)
+        app = make_app(settings, again=lambda: settings_from(**overrides))
         listener = stack.enter_context(_listen(settings))
         if not (is_loopback(settings.host) or settings.api_keys or settings.api_keys_file):
             warn(
@@ -53,7 +54,7 @@ def serve(*, simulated: bool, **overrides: Any) -> None:
         async def greet() -> None:
             say(*await _banner(settings, url, simulated=simulated))
 
-        serve_in_foreground(Server(app, grace_s=settings.grace_s, greet=greet), listener)
+        serve_in_foreground(Server(app, greet=greet), listener)
 
 
 def _listen(settings: Settings) -> socket.socket:

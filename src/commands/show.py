@@ -57,9 +57,15 @@ def status(url: str | None, key: str | None, *, as_json: bool) -> None:
         say_json(shown)
         return
     health, now = shown.health, shown.queues
-    simulated = ", simulated" if health.simulated else ""
-    draining = ", shutting down" if now.draining else ""
-    say(f"{shown.url}  {health.status}{simulated}{draining}, version {health.version}", "")
+    states = {
+        health.status: True,
+        "simulated": health.simulated,
+        "draining": now.draining,
+        "stopped": now.stopped,
+        "partly paused": bool(now.paused),
+    }
+    state = ", ".join(word for word, holds in states.items() if holds)
+    say(f"{shown.url}  {state}, version {health.version}", "")
     backends = [["backend", "state", "version", "in memory", "loading"]]
     for name, backend in now.backends.items():
         resident = [f"{m} ({r.running}/{r.parallel})" for m, r in backend.resident.items()]

@@ -6,7 +6,8 @@ job made, under an address that was signed for it.
 
 import hashlib
 import hmac
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 
 from starlette.responses import Response
@@ -35,6 +36,16 @@ def may_see(owner: str) -> bool:
     """Say whether a job of `owner` exists for whoever sent the request."""
     caller = _caller.get()
     return caller is None or caller == owner
+
+
+@contextmanager
+def acting_for(caller: str) -> Generator[None]:
+    """Do something in the name of a caller who is not there any more."""
+    token = _caller.set(caller)
+    try:
+        yield
+    finally:
+        _caller.reset(token)
 
 
 class Callers:

@@ -7,7 +7,7 @@ the request cannot say of itself.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import new_class
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -157,20 +157,28 @@ TWINS: Mapping[Modality, Twin] = {
 }
 
 
+Chosen = TypeVar("Chosen", bound=BaseModel)
+
+
 def call_of(modality: Modality) -> type[Options]:
     """Make the class of the bodies of a modality: its request and its options in one."""
+    return joined(modality, TWINS[modality].options, "Call")
+
+
+def joined(modality: Modality, options: type[Chosen], suffix: str) -> type[Chosen]:
+    """Make one class of the request of a modality and of options."""
     kind, twin = REQUESTS[modality], TWINS[modality]
-    name = kind.__name__.replace("Request", "Call")
+    name = kind.__name__.replace("Request", suffix)
     attributes = {
         "__doc__": kind.__doc__,
         "__module__": __name__,
         "model_config": ConfigDict(json_schema_extra=twin.short_forms),
     }
-    made = new_class(name, (kind, twin.options), exec_body=lambda space: space.update(attributes))
-    return cast("type[Options]", made)
+    made = new_class(name, (kind, options), exec_body=lambda space: space.update(attributes))
+    return cast("type[Chosen]", made)
 
 
-def request_in(call: Options, modality: Modality) -> InferenceRequest:
+def request_in(call: BaseModel, modality: Modality) -> InferenceRequest:
     """Take the request out of a call, without the options."""
     kind = REQUESTS[modality]
     given = call.model_fields_set & kind.model_fields.keys()

@@ -13,7 +13,7 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ..handles import JobHandle
 from ..models.errors import InferenceManagerError
@@ -184,7 +184,9 @@ class Door:
 class DoorRoute(APIRoute):
     """A route that is described as FastAPI does, and answered by its door alone."""
 
-    def __init__(self, path: str, endpoint: Callable[..., Any], *, door: Door, **told: Any) -> None:
+    def __init__(
+        self, path: str, endpoint: Callable[..., Any], *, door: ASGIApp, **told: Any
+    ) -> None:
         super().__init__(path, endpoint, **told)
         self.app = door
 

@@ -41,6 +41,14 @@ MEANINGS: Mapping[str, Meaning] = {
         "picture, recording or film",
         "check the id and the key; ask for the work again if it was forgotten",
     ),
+    "file_not_found": Meaning(
+        "no file has this id, or it was deleted or its time was over, or it is another caller's",
+        "check the id and the key; send the file again",
+    ),
+    "batch_not_found": Meaning(
+        "no batch has this id, or it was forgotten, or it is another caller's",
+        "check the id and the key",
+    ),
     "invalid_api_key": Meaning(
         "the server asks for a key, and there is none or a wrong one",
         "send `Authorization: Bearer KEY` or `x-api-key: KEY`; see `api_keys`",
@@ -75,7 +83,9 @@ MEANINGS: Mapping[str, Meaning] = {
         "no backend that was reached offers the model, but one that was not reached yet may",
         _LATER,
     ),
-    "shutting_down": Meaning("the server was told to stop", "try again when it is back"),
+    "shutting_down": Meaning(
+        "the server was told to stop, or an operator lets it drain", "try again when it is back"
+    ),
     "deadline_exceeded": Meaning(
         "the job's time ran out", "submit it with a later deadline, or when less waits"
     ),

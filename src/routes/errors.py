@@ -25,6 +25,8 @@ STATUS: Mapping[type[InferenceManagerError], int] = {
     errors.InvalidInput: 422,
     errors.UnknownModel: 404,
     errors.UnknownJob: 404,
+    errors.UnknownFile: 404,
+    errors.UnknownBatch: 404,
     errors.Unauthenticated: 401,
     errors.Forbidden: 403,
     errors.WrongSignature: 403,
@@ -89,8 +91,8 @@ OTHER = "http_error"
 _MEANINGS = {
     400: "The body is not JSON, or the backend refuses the request",
     401: "This server asks for a key that it knows",
-    403: "The signature of the address is wrong",
-    404: "No such model, job, picture, recording or film",
+    403: "The signature of the address is wrong, or only an operator may do this",
+    404: "No such model, job, picture, recording, film, file or batch",
     405: "There is something at this path, but not for this method",
     409: "The job was cancelled, or has not come that far",
     410: "The time of the signed address is over",
@@ -127,9 +129,12 @@ class ErrorBody(BaseModel):
     error: ErrorDetail
 
 
+_CONTENT = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorBody"}}}
+
+
 def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Describe the error answers of a route, for OpenAPI."""
-    return {s: {"model": ErrorBody, "description": _MEANINGS[s]} for s in statuses}
+    """Describe the error answers of a route, for OpenAPI; `described.py` adds their shape once."""
+    return {s: {"content": _CONTENT, "description": _MEANINGS[s]} for s in statuses}
 
 
 def describe(error: InferenceManagerError, *, job_id: str | None = None) -> ErrorDetail:

@@ -9,7 +9,7 @@ Pure ASGI: a `BaseHTTPMiddleware` would hide from the endpoints that their calle
 """
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -25,6 +25,14 @@ class Guard:
     """Refuses requests that come under a foreign name, from a foreign page, or far too large.
 
     A body that does not declare its length is measured by the doors, which answer more curtly.
+
+    Args:
+        app: what is behind it.
+        hosts: names under which the server is called.
+        origins: of web pages that may call it.
+        body_limit: how many bytes a body may have.
+        limits: how many it may have at other paths.
+
     """
 
     def __init__(
@@ -34,9 +42,11 @@ class Guard:
         hosts: Iterable[str] = (),
         origins: Iterable[str] = (),
         body_limit: int | None = None,
+        limits: Mapping[str, int] | None = None,
     ) -> None:
         self._app = app
         self._body_limit = body_limit
+        self._limits = limits or {}
         self._hosts = {"localhost", *(host.lower() for host in hosts)}
         self._origins = {origin.lower().rstrip("/") for origin in origins}
 
@@ -56,8 +66,9 @@ class Guard:
         length = declared_length(headers)
         if b"content-length" in headers and b"transfer-encoding" in headers:
             return 400, "content-length and transfer-encoding exclude each other"
-        if self._body_limit is not None and length > self._body_limit:
-            return 413, f"the body must be at most {self._body_limit:,} bytes"
+        limit = self._limits.get(scope["path"], self._body_limit)
+        if limit is not None and length > limit:
+            return 413, f"the body must be at most {limit:,} bytes"
         host = headers.get(b"host", b"").decode("latin-1")
         if not self._known_host(host):
             return 421, "this host name is not served here; add it to allowed_hosts"

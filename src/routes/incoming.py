@@ -66,12 +66,16 @@ class Incoming:
             ClientDisconnect: its caller has gone.
 
         """
+        return await self.read(partial(checked, kind))
+
+    async def read(self, check: Callable[[object], T]) -> T:
+        """Read a body of JSON and have its value checked; raises as `json`."""
         media_type = self._media_type()
         if media_type not in ("application/json", "") and not media_type.endswith("+json"):
             raise HTTPException(415, "send the body as application/json")
         body = await self._bytes()
         self.size = len(body)
-        return await aside(len(body), partial(_parsed, kind, body))
+        return await aside(len(body), lambda: check(_parsed(body)))
 
     async def form(self, *, files: int) -> FormData:
         """Read a multipart form with at most so many files.
@@ -138,9 +142,9 @@ def checked(kind: type[Body], value: object) -> Body:
         raise from_validation(error.errors(include_input=False, include_url=False)) from None
 
 
-def _parsed(kind: type[Body], body: bytes) -> Body:
+def _parsed(body: bytes) -> object:
     try:
-        value = from_json(body, allow_inf_nan=False)
+        return from_json(body, allow_inf_nan=False)
     except ValueError as error:
         if "hex escape" in str(error):
             raise InvalidInput(
@@ -153,7 +157,6 @@ def _parsed(kind: type[Body], body: bytes) -> Body:
             param="body",
             hint="send a JSON object in UTF-8, without numbers of thousands of digits",
         ) from None
-    return checked(kind, value)
 
 
 def _measured(receive: Receive, longest: int) -> Receive:

@@ -8,7 +8,7 @@ waits for its job, which shows in its asking for what comes after the body, or b
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -30,6 +30,7 @@ class Intake:
         wait_s: how long a body may wait for its turn; then the answer is 503.
         pace_bytes: how much of any body must arrive, unless it ends, in each `pace_s`.
         pace_s: seconds of waiting for it; when they are over, the answer is 408.
+        streamed: paths at which no body is held, so that it needs no room.
 
     """
 
@@ -42,6 +43,7 @@ class Intake:
         wait_s: float = 60.0,
         pace_bytes: int = 64 * 1024,
         pace_s: float = 30.0,
+        streamed: Collection[str] = (),
     ) -> None:
         self._app = app
         self.room = Room(room)
@@ -49,6 +51,7 @@ class Intake:
         self.wait_s = wait_s
         self.pace_bytes = pace_bytes
         self.pace_s = pace_s
+        self.streamed = streamed
 
     def __repr__(self) -> str:
         return f"<Intake [{self.room}]>"
@@ -155,6 +158,8 @@ class _Exchange:
     async def _come_in(self) -> bool:
         """Wait for a share if the body is large; say whether it may be read."""
         if self._share or max(self._declared, self._size) <= LARGE:
+            return True
+        if self._scope["path"] in self._intake.streamed:
             return True
         try:
             async with asyncio.timeout(self._intake.wait_s):

@@ -5,6 +5,7 @@ content, few the links. So the facts stand in both, and media data in neither.
 """
 
 import base64
+import json
 from dataclasses import replace
 from itertools import chain
 from typing import Any, Literal
@@ -20,10 +21,12 @@ from mcp.types import (
 
 from ..handles import result_of
 from ..models.blobs import Content, size_of
+from ..models.errors import InferenceManagerError
 from ..models.jobs import Job
 from ..models.ports import Blobs
 from ..models.results import Result
 from ..utils.images import preview
+from .errors import in_words
 from .views import ImageView, JobView, file_name
 
 Output = Literal["preview", "full", "link"]
@@ -42,7 +45,8 @@ async def answer(job: Job, view: JobView, output: Output, blobs: Blobs) -> CallT
 
     """
     if not job.state.terminal:
-        return CallToolResult(content=[_text(_come_back(view))], structured_content=_facts(view))
+        text = _text(_come_back(view))
+        return CallToolResult(content=[text], structured_content=facts(job, view))
     result = result_of(job)
     content: list[ContentBlock]
     if view.text is not None:
@@ -50,21 +54,28 @@ async def answer(job: Job, view: JobView, output: Output, blobs: Blobs) -> CallT
     else:
         content = [_text(view.model_dump_json(exclude_none=True)), *_links(view)]
         content += await _inline(result, output, blobs)
-    if view.transcript is not None:
-        view.transcript.segments = view.transcript.segments[:MAX_SEGMENTS]
-    if sum(len(vector.values) for vector in result.vectors) <= MAX_NUMBERS:
-        view.vectors = [vector.values.tolist() for vector in result.vectors] or None
-    return CallToolResult(content=content, structured_content=_facts(view))
+    return CallToolResult(content=content, structured_content=facts(job, view))
 
 
-def plainly(view: JobView) -> CallToolResult:
-    """Make the result of a tool that tells how a job is, not what came of it."""
-    text = _text(view.model_dump_json(exclude_none=True))
-    return CallToolResult(content=[text], structured_content=_facts(view))
+def facts(job: Job, view: JobView) -> dict[str, Any]:
+    """Say all about a job that a program may want to know, but for large parts of its result."""
+    shown = view.model_copy()
+    if (heard := view.transcript) is not None:
+        shown.transcript = heard.model_copy(update={"segments": heard.segments[:MAX_SEGMENTS]})
+    vectors = () if job.result is None else job.result.vectors
+    if sum(len(vector.values) for vector in vectors) <= MAX_NUMBERS:
+        shown.vectors = [vector.values.tolist() for vector in vectors] or None
+    return shown.model_dump(mode="json", exclude_none=True)
 
 
-def _facts(view: JobView) -> dict[str, Any]:
-    return view.model_dump(mode="json", exclude_none=True)
+def plainly(told: dict[str, Any]) -> CallToolResult:
+    """Make the result of a tool that tells facts, in words and for programs."""
+    return CallToolResult(content=[_text(json.dumps(told))], structured_content=told)
+
+
+def refusal(error: InferenceManagerError, job_id: str) -> CallToolResult:
+    """Make the result of a tool whose job has none."""
+    return CallToolResult(content=[_text(in_words(error, job_id=job_id))], is_error=True)
 
 
 def _come_back(view: JobView) -> str:

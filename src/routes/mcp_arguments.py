@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..models.fields import MAX_PICTURES, Seed, Side, Text
+from ..models.jobs import JobState
+from ..models.modality import Modality
 from .mcp_answers import Output
 
 Priority = Literal["normal", "low"]
@@ -67,7 +69,18 @@ Strength = Annotated[
         description="How far from `image`; most models have a fixed one and refuse this",
     ),
 ]
+Key = Annotated[
+    str,
+    Field(
+        pattern=r"^[ -~]{0,255}$",
+        description="Your own text: a call repeated with it gets the same job",
+    ),
+]
 JobId = Annotated[str, Field(max_length=128, description="The job_id from an earlier result")]
+States = Annotated[list[JobState] | None, Field(description="Only jobs in one of these states")]
+OneModality = Annotated[Modality | None, Field(description="Only jobs of this kind")]
+Limit = Annotated[int, Field(ge=1, le=200, description="How many at most")]
+Cursor = Annotated[str, Field(max_length=64, description="The `next` of the page before")]
 
 
 class Turn(BaseModel):

@@ -25,6 +25,7 @@ from .mcp_arguments import (
     Conversation,
     Count,
     Height,
+    Key,
     Language,
     MaxTokens,
     Model,
@@ -82,6 +83,7 @@ def _add_text(server: MCPServer, caller: Caller, default_wait: float) -> None:
         seed: AnySeed = None,
         priority: Place = "normal",
         wait_seconds: Wait = default_wait,
+        idempotency_key: Key = "",
     ) -> CallToolResult:
         """Ask a language model on the local server. Give `prompt`, or `messages`, not both."""
         if bool(prompt.strip()) == bool(messages):
@@ -100,7 +102,9 @@ def _add_text(server: MCPServer, caller: Caller, default_wait: float) -> None:
             stop=stop,
             seed=seed,
         )
-        return await caller.run(request, ctx, priority=priority, wait_seconds=wait_seconds)
+        return await caller.run(
+            request, ctx, priority=priority, wait_seconds=wait_seconds, key=idempotency_key
+        )
 
     @server.tool(title="Embed texts", annotations=_GENERATES, structured_output=False)
     async def txt2vec(
@@ -109,10 +113,13 @@ def _add_text(server: MCPServer, caller: Caller, default_wait: float) -> None:
         model: Model = "",
         priority: Place = "normal",
         wait_seconds: Wait = default_wait,
+        idempotency_key: Key = "",
     ) -> CallToolResult:
         """Turn each text into a vector. The result has the vectors if they are few, or a link."""
         request = _checked(Txt2VecRequest, input=input, model=model or None)
-        return await caller.run(request, ctx, priority=priority, wait_seconds=wait_seconds)
+        return await caller.run(
+            request, ctx, priority=priority, wait_seconds=wait_seconds, key=idempotency_key
+        )
 
 
 def _add_pictures(server: MCPServer, caller: Caller, default_wait: float) -> None:
@@ -131,6 +138,7 @@ def _add_pictures(server: MCPServer, caller: Caller, default_wait: float) -> Non
         output: Show = "preview",
         priority: Place = "normal",
         wait_seconds: Wait = default_wait,
+        idempotency_key: Key = "",
     ) -> CallToolResult:
         """Draw pictures from words. The result has their addresses: show the url to the user."""
         request = _checked(
@@ -146,7 +154,12 @@ def _add_pictures(server: MCPServer, caller: Caller, default_wait: float) -> Non
             model=model or None,
         )
         return await caller.run(
-            request, ctx, priority=priority, wait_seconds=wait_seconds, output=output
+            request,
+            ctx,
+            priority=priority,
+            wait_seconds=wait_seconds,
+            key=idempotency_key,
+            output=output,
         )
 
     @server.tool(title="Change a picture", annotations=_GENERATES, structured_output=False)
@@ -166,6 +179,7 @@ def _add_pictures(server: MCPServer, caller: Caller, default_wait: float) -> Non
         output: Show = "preview",
         priority: Place = "normal",
         wait_seconds: Wait = default_wait,
+        idempotency_key: Key = "",
     ) -> CallToolResult:
         """Draw a picture anew as the prompt says. It keeps the size of `image` unless told."""
         request = _checked(
@@ -183,7 +197,12 @@ def _add_pictures(server: MCPServer, caller: Caller, default_wait: float) -> Non
             model=model or None,
         )
         return await caller.run(
-            request, ctx, priority=priority, wait_seconds=wait_seconds, output=output
+            request,
+            ctx,
+            priority=priority,
+            wait_seconds=wait_seconds,
+            key=idempotency_key,
+            output=output,
         )
 
     @server.tool(title="Look at a picture", annotations=_GENERATES, structured_output=False)
@@ -200,6 +219,7 @@ def _add_pictures(server: MCPServer, caller: Caller, default_wait: float) -> Non
         seed: AnySeed = None,
         priority: Place = "normal",
         wait_seconds: Wait = default_wait,
+        idempotency_key: Key = "",
     ) -> CallToolResult:
         """Describe a picture, or answer a question about it. Give `image`, or `images`."""
         if bool(image) == bool(images):
@@ -213,7 +233,9 @@ def _add_pictures(server: MCPServer, caller: Caller, default_wait: float) -> Non
             max_tokens=max_tokens,
             seed=seed,
         )
-        return await caller.run(request, ctx, priority=priority, wait_seconds=wait_seconds)
+        return await caller.run(
+            request, ctx, priority=priority, wait_seconds=wait_seconds, key=idempotency_key
+        )
 
 
 def _add_sound(server: MCPServer, caller: Caller, default_wait: float) -> None:
@@ -227,6 +249,7 @@ def _add_sound(server: MCPServer, caller: Caller, default_wait: float) -> None:
         model: Model = "",
         priority: Place = "normal",
         wait_seconds: Wait = default_wait,
+        idempotency_key: Key = "",
     ) -> CallToolResult:
         """Write down what is said in a recording, and when."""
         request = _checked(
@@ -237,7 +260,9 @@ def _add_sound(server: MCPServer, caller: Caller, default_wait: float) -> None:
             translate=translate,
             model=model or None,
         )
-        return await caller.run(request, ctx, priority=priority, wait_seconds=wait_seconds)
+        return await caller.run(
+            request, ctx, priority=priority, wait_seconds=wait_seconds, key=idempotency_key
+        )
 
     @server.tool(title="Speak a text", annotations=_GENERATES, structured_output=False)
     async def txt2audio(
@@ -257,6 +282,7 @@ def _add_sound(server: MCPServer, caller: Caller, default_wait: float) -> None:
         model: Model = "",
         priority: Place = "normal",
         wait_seconds: Wait = default_wait,
+        idempotency_key: Key = "",
     ) -> CallToolResult:
         """Speak a text. The result has the recording's address: show the url to the user."""
         request = _checked(
@@ -269,4 +295,6 @@ def _add_sound(server: MCPServer, caller: Caller, default_wait: float) -> None:
             format=format,
             model=model or None,
         )
-        return await caller.run(request, ctx, priority=priority, wait_seconds=wait_seconds)
+        return await caller.run(
+            request, ctx, priority=priority, wait_seconds=wait_seconds, key=idempotency_key
+        )

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from mcp.server import MCPServer
 from mcp.server.lowlevel.helper_types import ReadResourceContents
@@ -15,7 +15,7 @@ from mcp.server.mcpserver.exceptions import (
     UnexpectedResourceError,
     UnexpectedToolError,
 )
-from mcp.types import CallToolResult, InputRequiredResult
+from mcp.types import CallToolResult, InputRequiredResult, Tool
 from pydantic import AnyUrl, ValidationError
 
 from ..models.errors import InferenceManagerError, UnknownJob
@@ -39,6 +39,14 @@ class Medium(bytes):
 
 class Server(MCPServer):
     """Says every failure in words that tell a model what to change, and never quotes its input."""
+
+    async def list_tools(self) -> list[Tool]:
+        """List the tools, without the titles that schemas get by themselves: they repeat names."""
+        listed = await super().list_tools()
+        for tool in listed:
+            tool.input_schema = _untitled(tool.input_schema)
+            tool.output_schema = tool.output_schema and _untitled(tool.output_schema)
+        return listed
 
     async def call_tool(
         self, name: str, arguments: dict[str, Any], context: Context | None = None
@@ -73,7 +81,7 @@ class Server(MCPServer):
 
     async def _refuse_unknown(self, name: str, given: Mapping[str, object]) -> None:
         """Refuse arguments that do not exist; the SDK would drop them without a word."""
-        listed = {tool.name: tool.input_schema for tool in await self.list_tools()}
+        listed = {tool.name: tool.input_schema for tool in await super().list_tools()}
         if name not in listed:
             raise ToolError(f"unknown_tool: there is no such tool. There are: {', '.join(listed)}.")
         known: Mapping[str, object] = listed[name].get("properties", {})
@@ -96,6 +104,15 @@ def _in_words(error: ToolError, name: str) -> str:
         case _:
             logger.error("the tool %s failed unexpectedly", name, exc_info=error)
             return "internal_error: the server made a mistake; its log says more."
+
+
+def _untitled(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave the titles out; a field of that name stays, for its value is no text."""
+    return {
+        key: _untitled(cast("Mapping[str, Any]", value)) if isinstance(value, Mapping) else value
+        for key, value in schema.items()
+        if not (key == "title" and isinstance(value, str))
+    }
 
 
 def _typed(contents: ReadResourceContents) -> ReadResourceContents:

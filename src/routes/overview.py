@@ -2,9 +2,11 @@
 
 from pydantic import BaseModel, Field
 
+from ..models.controls import EVERYTHING, Scope
 from ..models.modality import Modality
 from ..processor import Processor
 from ..utils.system import system_load
+from .callers import current_caller
 from .situation import parked
 
 
@@ -27,7 +29,8 @@ class QueueView(BaseModel):
     """One modality's queue."""
 
     priority: int = Field(description="1 is drained first")
-    waiting: int = Field(description="Jobs in line")
+    waiting: int = Field(description="Jobs in line, paused ones included")
+    paused: int = Field(description="How many of them an operator's pauses hold back")
     retrying: int = Field(description="Jobs that wait for another attempt")
     oldest_age_s: float | None = Field(description="Seconds the oldest waiting job has waited")
     running: list[RunningView]
@@ -78,13 +81,23 @@ class SystemView(BaseModel):
     timestamp: float = Field(description="Seconds since 1970")
 
 
+class ScopeView(BaseModel):
+    """Which jobs are meant; all of them where nothing is named."""
+
+    modality: Modality | None = None
+    model: str | None = None
+    caller: str | None = None
+
+
 class QueueStatus(BaseModel):
     """What `/queue-status` answers."""
 
     queues: dict[Modality, QueueView]
     waiting: int
     running: int
-    draining: bool
+    draining: bool = Field(description="No new work is taken in")
+    stopped: bool = Field(description="An operator has stopped all work: nothing is started")
+    paused: list[ScopeView] = Field(description="What an operator has paused, but not whom else")
     parked: dict[str, int] = Field(
         description="Jobs that wait for models which no backend that answers offers, by model"
     )
@@ -112,10 +125,11 @@ def queue_status(processor: Processor, now: float) -> QueueStatus:
         )
     queues: dict[Modality, QueueView] = {}
     for rank, modality in enumerate(line.order, start=1):
-        oldest = line.oldest(modality)
+        oldest = scheduler.oldest(modality)
         queues[modality] = QueueView(
             priority=rank,
-            waiting=line.count(modality),
+            waiting=scheduler.count(modality),
+            paused=scheduler.held.count(modality),
             retrying=scheduler.delayed(modality),
             oldest_age_s=None if oldest is None else round(max(now - oldest.submitted_at, 0), 3),
             running=running[modality],
@@ -125,7 +139,13 @@ def queue_status(processor: Processor, now: float) -> QueueStatus:
         queues=queues,
         waiting=scheduler.waiting,
         running=len(scheduler.running),
-        draining=scheduler.draining,
+        draining=scheduler.draining or scheduler.controls.draining is not None,
+        stopped=scheduler.controls.stopped is not None,
+        paused=[
+            scope_view(scope)
+            for scope in scheduler.controls.paused
+            if scope.kind != "caller" or scope.name == current_caller()
+        ],
         parked=dict(parked(processor)),
         backends={name: backend_view(processor, name, now) for name in processor.backends},
         quarantined=[
@@ -141,6 +161,11 @@ def queue_status(processor: Processor, now: float) -> QueueStatus:
             cpu_percent=load.cpu_percent, memory_percent=load.memory_percent, timestamp=now
         ),
     )
+
+
+def scope_view(scope: Scope) -> ScopeView:
+    """Show a scope."""
+    return ScopeView.model_validate({} if scope == EVERYTHING else {scope.kind: scope.name})
 
 
 def backend_view(processor: Processor, name: str, now: float) -> BackendView:

@@ -15,7 +15,21 @@ def situation(processor: Processor, job: Job, now: float) -> str:
         case JobState.PROCESSING:
             return f"running on {job.model}, attempt {job.attempts}"
         case _:
-            return str(job.state)
+            return f"{job.state}{_aftermath(processor, job, now)}"
+
+
+def ghost(processor: Processor, job: Job) -> Running | None:
+    """Return what the engine still does for a job that has ended; None if it does nothing."""
+    if not job.state.terminal:
+        return None
+    running = processor.scheduler.running
+    return next((run for run in running if run.ghost and run.entry.id == job.id), None)
+
+
+def rest_of(processor: Processor, run: Running, now: float) -> float | None:
+    """Return about how many seconds an attempt still takes; None if that cannot be told."""
+    end = processor.scheduler.ends_at(run)
+    return None if end is None else round(max(end - now, 0.0), 1)
 
 
 def parked(processor: Processor) -> Mapping[str, int]:
@@ -30,6 +44,11 @@ def parked(processor: Processor) -> Mapping[str, int]:
 
 def _waiting(processor: Processor, job: Job, now: float) -> str:
     position = processor.position(job.id)
+    ahead = f", {position} ahead" if position else ""
+    if processor.scheduler.is_held(job.id):
+        return f"paused by an operator{ahead}"
+    if processor.scheduler.controls.stopped is not None:
+        return f"queued{ahead}, but an operator has stopped all work"
     if position is None:
         return _not_in_line(job, now)
     if not any(state.up for state in processor.backends.values()):
@@ -39,6 +58,16 @@ def _waiting(processor: Processor, job: Job, now: float) -> str:
     if position > 0:
         return f"queued, {position} ahead{_load(processor, job.model)}"
     return f"next in line{_obstacle(processor, job, now)}"
+
+
+def _aftermath(processor: Processor, job: Job, now: float) -> str:
+    run = ghost(processor, job)
+    if run is None:
+        return ""
+    rest = rest_of(processor, run, now)
+    if rest is None:
+        return "; the engine does not stop before it has finished what it began"
+    return f"; the card is free in about {rest:.0f} s"
 
 
 _NOBODY = "next in line, but no backend answers"

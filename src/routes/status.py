@@ -5,6 +5,7 @@ from fastapi.responses import RedirectResponse
 from pydantic import BaseModel, Field
 
 from .. import __version__
+from ..models.controls import EVERYTHING
 from ..models.ports import Clock
 from ..processor import Processor
 from .overview import BackendView, QueueStatus, backend_view, queue_status
@@ -69,8 +70,17 @@ def _reasons_not_ready(processor: Processor) -> list[str]:
     reasons: list[str] = []
     if not processor.alive:
         reasons.append("the dispatcher does not run")
-    if processor.scheduler.draining:
+    scheduler = processor.scheduler
+    if scheduler.draining:
         reasons.append("the server is shutting down")
+    if scheduler.controls.draining is not None:
+        reasons.append("an operator lets the server drain: it takes no new work")
+    if scheduler.controls.stopped is not None:
+        reasons.append("an operator has stopped all work")
+    if EVERYTHING in scheduler.controls.paused:
+        reasons.append("an operator has paused everything")
+    if (trouble := processor.store.trouble) is not None:
+        reasons.append(trouble.message)
     if not any(state.up for state in processor.backends.values()):
         reasons += [f"{name}: {state.detail}" for name, state in processor.backends.items()]
     return reasons

@@ -113,7 +113,7 @@ class Tools:
         `uploads` has those that are not in the request itself, by the texts that stand for them.
         Raises as `Sharing.submit`.
         """
-        prepared = await prepare(_by_reference(request), self.made, self.blobs, uploads)
+        prepared = await self.prepared(request, uploads)
         try:
             return await self._sharing.submit(
                 prepared,
@@ -123,9 +123,19 @@ class Tools:
                 key=key,
                 promise=promise,
             )
+        except asyncio.CancelledError:
+            if key is None and promise is None:
+                await self.blobs.drop(prepared.blobs)
+            raise  # a promised job may be kept all the same, and needs what came with it
         except BaseException:
             await self.blobs.drop(prepared.blobs)
             raise
+
+    async def prepared(
+        self, request: InferenceRequest, uploads: Mapping[str, bytes] | None = None
+    ) -> InferenceRequest:
+        """Check the request's pictures and recordings, and keep them; raises as `prepare`."""
+        return await prepare(_by_reference(request), self.made, self.blobs, uploads)
 
     async def promise(self, handle: JobHandle) -> None:
         """Promise a job to a caller who is about to be told its id; raises `StorageFailed`."""
@@ -181,13 +191,14 @@ class Tools:
 
     def view(self, job: Job, base_url: str) -> JobView:
         """Show a job; `base_url` is where the caller reached this server."""
+        doing = self.situation(job)
         return view(
             job,
             position=self._processor.position(job.id),
             now=self._clock(),
             base_url=self._public_url or base_url.rstrip("/"),
             signed_until=self._until() if self._sign_links else None,
-            doing=None if job.state.terminal else self.situation(job),
+            doing=None if doing == job.state else doing,
             simulated=self._processor.simulated,
         )
 

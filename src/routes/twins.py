@@ -7,22 +7,22 @@ time runs out, and the job goes on. A caller that hangs up before its answer tak
 from functools import partial
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Path, Query, Request, Response
+from fastapi import APIRouter, Body, Request, Response
 from fastapi.openapi.models import Example
-from pydantic import BaseModel, ConfigDict, Field
 
 from ..handles import JobHandle
 from ..models.errors import InferenceManagerError
-from ..models.jobs import Job, Level, Promise
+from ..models.jobs import Level, Promise
 from ..models.modality import Modality
 from ..models.requests import REQUESTS
 from ..sharing import Taken
-from . import media
+from . import job_twins, media
 from .calls import TWINS, MediaOptions, Options, call_of, request_in
 from .contents import with_contents
 from .errors import answer, error_responses
 from .facts import facts, of_a_job_that_goes_on
 from .figures import ErrorFigures, RequestFigures
+from .job_twins import shown
 from .later import ForgetfulRoute, Later
 from .leaving import left, stayed
 from .overview import QueueStatus
@@ -34,20 +34,12 @@ from .wishes import wishes_in
 _GENERATE_ERRORS = error_responses(400, 401, 404, 409, 413, 422, 429, 502, 503, 504, 507)
 
 
-class WhichJob(BaseModel):
-    """Names a job."""
-
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
-
-    job_id: Annotated[str, Field(min_length=1, max_length=128)]
-
-
 def build(tools: Tools, *, send_s: float = SEND_S) -> APIRouter:
     """Make the routes; a caller that takes nothing of an answer for `send_s` is cut off."""
     router = APIRouter(tags=["tools"], route_class=ForgetfulRoute)
     for modality in REQUESTS:
         _add_generator(router, tools, modality, send_s)
-    _add_jobs(router, tools)
+    job_twins.add(router, tools)
     media.add(router, tools, send_s=send_s)
     _add_figures(router, tools)
     return router
@@ -136,83 +128,7 @@ async def _ended(
     if contents_s is not None and job.result is not None:
         view = tools.view(job, str(request.base_url))
         return with_contents(view, job.result, tools.blobs, status=200, send_s=contents_s)
-    return _shown(tools, request, job)
-
-
-def _add_jobs(router: APIRouter, tools: Tools) -> None:
-    @router.get(
-        "/mcp/get_job",
-        summary="Look at a job, or wait for it",
-        response_model=JobView,
-        response_model_exclude_none=True,
-        response_description="The job has ended, well or not: see `state`",
-        responses={
-            202: {"model": JobView, "description": "The job has not ended yet"},
-            **error_responses(401, 404, 422),
-        },
-    )
-    async def get_job(
-        request: Request,
-        job_id: Annotated[str, Query(min_length=1, max_length=128)],
-        wait_seconds: Annotated[float, Query(ge=0, le=3600, allow_inf_nan=False)] = 0.0,
-    ) -> Response:
-        """Show a job, once it has ended or `wait_seconds` are over. Changes nothing."""
-        return await _looked_at(tools, request, job_id, wait_seconds)
-
-    @router.get(
-        "/jobs/{job_id}",
-        tags=["jobs"],
-        summary="Look at a job, or wait for it",
-        response_model=JobView,
-        response_model_exclude_none=True,
-        response_description="The job has ended, well or not: see `state`",
-        responses={
-            202: {"model": JobView, "description": "The job has not ended yet"},
-            **error_responses(401, 404, 422),
-        },
-    )
-    async def read_job(
-        request: Request,
-        job_id: Annotated[str, Path(min_length=1, max_length=128)],
-        wait: Annotated[float, Query(ge=0, le=3600, allow_inf_nan=False)] = 0.0,
-    ) -> Response:
-        """Show a job, once it has ended or `wait` seconds are over. Changes nothing."""
-        return await _looked_at(tools, request, job_id, wait)
-
-    @router.delete(
-        "/jobs/{job_id}",
-        tags=["jobs"],
-        summary="Cancel a job",
-        response_model=JobView,
-        response_model_exclude_none=True,
-        responses=error_responses(401, 404, 422),
-    )
-    async def delete_job(
-        request: Request, job_id: Annotated[str, Path(min_length=1, max_length=128)]
-    ) -> Response:
-        """Give up a job that waits or runs. A job that has ended stays as it is."""
-        return _json(tools.view(await tools.cancel(job_id), str(request.base_url)), 200)
-
-    @router.post(
-        "/mcp/cancel_job",
-        summary="Cancel a job",
-        response_model=JobView,
-        response_model_exclude_none=True,
-        responses=error_responses(400, 401, 404, 413, 422),
-    )
-    async def cancel_job(which: WhichJob, request: Request) -> Response:
-        """Give up a job that waits or runs. A job that has ended stays as it is."""
-        view = tools.view(await tools.cancel(which.job_id), str(request.base_url))
-        return _json(view, 200)
-
-
-async def _looked_at(tools: Tools, request: Request, job_id: str, wait_s: float) -> Response:
-    handle = await tools.handle(job_id)
-    if not await stayed(handle, request.receive, wait_s):
-        left(handle.id)
-    response = _shown(tools, request, handle.job)
-    response.raw_headers.extend(facts(handle.job))
-    return response
+    return shown(tools, request, job)
 
 
 def _add_figures(router: APIRouter, tools: Tools) -> None:
@@ -235,15 +151,3 @@ def _add_figures(router: APIRouter, tools: Tools) -> None:
     async def list_models() -> ModelList:
         """List the models that may be asked for, and for which kinds of requests each is."""
         return tools.models()
-
-
-def _shown(tools: Tools, request: Request, job: Job) -> Response:
-    view = tools.view(job, str(request.base_url))
-    if job.result is not None and job.result.vectors:
-        view.vectors = [vector.values.tolist() for vector in job.result.vectors]
-    return _json(view, 200 if job.state.terminal else 202)
-
-
-def _json(view: JobView, status: int) -> Response:
-    body = view.model_dump_json(exclude_none=True)
-    return Response(body, status, media_type="application/json")

@@ -14,7 +14,7 @@ import secrets
 import shutil
 import tempfile
 import weakref
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -110,6 +110,25 @@ class FileBlobs:
     def open(self) -> "FileWriter":
         """Begin to keep bytes that come piece by piece."""
         return FileWriter(self._folder, self._disk, self._inline)
+
+    async def copy(self, blob: Blob) -> Blob:
+        """Keep the same bytes once more, to be dropped by themselves; raises as `read`."""
+        return Blob(await self._disk.do(partial(self._folder.copy, blob.key)), blob.size)
+
+    async def secure(self, blobs: Iterable[Blob]) -> None:
+        """Wait until blobs are on the disk, so that they outlive a power cut.
+
+        Raises:
+            UnknownJob: one is not kept any more.
+            StorageFailed: the disk is full or broken.
+
+        """
+        if keys := [blob.key for blob in blobs]:
+            await self._disk.do(partial(self._folder.secure, keys))
+
+    async def listed(self) -> Sequence[str]:
+        """Return the keys of all that a directory which was given holds; raises `StorageFailed`."""
+        return await self._disk.do(self._folder.listed)
 
     async def drop(self, blobs: Iterable[Blob]) -> None:
         """Forget blobs; harmless for those that are not there, and certain even if cancelled."""
@@ -207,6 +226,34 @@ class _Folder:
                 digest.update(piece)
             return file.tell(), digest.hexdigest()
 
+    def copy(self, key: str) -> str:
+        """Give a file a second name, or copy it where files have only one."""
+        self.open(key).close()
+        if self._path is None:
+            self._path = self._make()
+        copied = secrets.token_urlsafe(16)
+        try:
+            (self._path / copied).hardlink_to(self._path / key)
+        except OSError:
+            shutil.copyfile(self._path / key, self._path / copied)
+        return copied
+
+    def secure(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            with self.open(key) as file:
+                os.fsync(file.fileno())
+        if (path := self._path or self._given) is not None:
+            folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+
+    def listed(self) -> Sequence[str]:
+        if self._given is None or not self._given.is_dir():
+            return []
+        return [one.name for one in os.scandir(self._given) if _KEY.fullmatch(one.name)]
+
     def open(self, key: str) -> BinaryIO:
         path = self._path or self._given
         try:
@@ -273,7 +320,7 @@ def _failure(error: OSError) -> StorageFailed:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StorageFailed(
             "the disk has no room for pictures and recordings",
-            hint="free some, or let TMPDIR name a directory on another disk",
+            hint="free some; the settings store and TMPDIR say which disk it is",
         )
     why = errno.errorcode.get(error.errno or 0, "unknown error")
     return StorageFailed(f"pictures and recordings cannot be kept or read: {why}")

@@ -61,7 +61,14 @@ def set_up(file: Path | None, level: str, *, console: bool = True) -> None:
         uvicorn = logging.getLogger(name)
         uvicorn.handlers.clear()
         uvicorn.propagate = name != "uvicorn.access"  # addresses hold job ids and what people type
+    logging.getLogger("uvicorn.error").addFilter(_is_worth_telling)
     logging.captureWarnings(capture=True)
+
+
+def _is_worth_telling(record: logging.LogRecord) -> bool:
+    """Leave out what uvicorn says of each WebSocket: its address, and that it was refused."""
+    said = str(record.msg)
+    return '"WebSocket %s"' not in said and "without completing handshake" not in said
 
 
 def _when_and_what_first(

@@ -15,20 +15,22 @@ from mcp.shared.exceptions import MCPDeprecationWarning
 from src.app import create_app
 from src.settings import Settings
 
+from . import fixtures, task_fixtures
 from .event_store import RingEventStore
-from .fixtures import register
+from .slow_backend import SlowBackend
 
 RETRY_MS = 500
 
 
 def fixture_app() -> FastAPI:
-    """Make the application; no backend stands behind it, for no scenario asks for inference."""
+    """Make the application, before a backend that does what the scenarios ask for."""
     settings = Settings(log_file=None, log_level="error")
-    return create_app(settings, backends=[], extend_mcp=_extend)
+    return create_app(settings, backends=[SlowBackend()], extend_mcp=_extend)
 
 
 def _extend(server: MCPServer) -> None:
-    register(server)
+    fixtures.register(server)
+    task_fixtures.register(server)
     # One scenario needs a broken stream to be resumed, which the product leaves out on purpose.
     server.streamable_http_app = functools.partial(  # type: ignore[method-assign]
         server.streamable_http_app, event_store=RingEventStore(), retry_interval=RETRY_MS

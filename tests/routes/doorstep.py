@@ -45,9 +45,11 @@ def said(text: str = "hello", /, **fields: Any) -> dict[str, Any]:
 
 
 class Call:
-    """One POST; the caller takes what comes unless `taking` is cleared, and may `leave`."""
+    """One request; the caller takes what comes unless `taking` is cleared, and may `leave`."""
 
-    def __init__(self, app: FastAPI, path: str, body: Any, headers: Mapping[str, str]) -> None:
+    def __init__(
+        self, app: FastAPI, path: str, body: Any, headers: Mapping[str, str], method: str = "POST"
+    ) -> None:
         self.status = 0
         self.headers: dict[str, str] = {}
         self.body = b""
@@ -61,7 +63,7 @@ class Call:
         told = {**_USUAL, **headers}
         scope = {
             "type": "http",
-            "method": "POST",
+            "method": method,
             "path": path,
             "query_string": b"",
             "headers": [(n.lower().encode(), v.encode()) for n, v in told.items()],
@@ -129,6 +131,11 @@ class Doorstep:
         """Begin a call; an underscore in the name of a header stands for a hyphen."""
         told = {name.replace("_", "-"): value for name, value in headers.items()}
         return Call(self.app, path, said() if body is None else body, told)
+
+    def get(self, path: str, **headers: str) -> Call:
+        """Begin to read; headers as in `call`."""
+        told = {name.replace("_", "-"): value for name, value in headers.items()}
+        return Call(self.app, path, None, told, "GET")
 
     async def ask(self, body: Any = None, /, **headers: str) -> Call:
         """Call, and wait for the whole answer."""

@@ -12,24 +12,34 @@ import PIL.Image
 import pytest
 from mcp import Client, MCPError
 from mcp.server import MCPServer
-from mcp.types import BlobResourceContents, CallToolResult, ImageContent, ResourceLink
+from mcp.types import (
+    BlobResourceContents,
+    CallToolResult,
+    ImageContent,
+    ResourceLink,
+    TextResourceContents,
+)
 
 from src.app import create_app
-from src.models.jobs import Job, Level
+from src.models.errors import StorageFailed
+from src.models.jobs import Job, Level, Promise
 from src.models.modality import Modality
 from src.models.requests import REQUESTS, Txt2ImgRequest
 from src.models.results import Heard, Image, Result, Segment
-from src.routes.mcp_answers import MAX_SEGMENTS, Output, answer
+from src.routes.mcp_answers import MAX_SEGMENTS, Output, answer, refusal
 from src.routes.views import view
 from src.settings import Settings
 from src.utils.blobs import FileBlobs
+from src.utils.stores.database import Database
+from src.utils.stores.sqlite import SQLiteStore
+from tests.conformance.slow_backend import SlowBackend
 from tests.routes.house import CANARY, ERAS, House, Progress, base64_of, facts, house, png, words
 from tests.serving import logging_kept
 
 SMALL = {"size": "64x64", "steps": 1}
 FIGURES = {"get_queue_status", "list_models", "get_request_metrics", "get_error_metrics"}
 MAKES = {"txt2txt", "txt2vec", "txt2img", "img2img", "img2txt", "audio2txt", "txt2audio"}
-NAMES = {*MAKES, "get_job", "cancel_job", *FIGURES}
+NAMES = {*MAKES, "get_job", "cancel_job", "list_jobs", *FIGURES}
 
 
 @pytest.fixture(params=ERAS)
@@ -147,22 +157,42 @@ async def test_a_long_transcript_keeps_its_text_and_the_times_of_its_beginning()
     assert "last 5 segments are left out" in result.content[1].model_dump_json()
 
 
+@pytest.mark.parametrize(
+    ("promise", "text"),
+    [
+        (None, "interrupted: the server stopped before the job had ended.* .job j.\\.$"),
+        (Promise(), "worker_lost: the server stopped once .* .job j.\\. Send it again "),
+    ],
+)
+def test_a_job_that_died_with_the_server_says_so(promise: Promise | None, text: str) -> None:
+    lost = _job(promise=promise).started("b", 1).recovered(attempts=1, now=2)
+    assert lost.error is not None
+
+    told = refusal(lost.error, lost.id)
+
+    assert told.is_error
+    assert _matches(text, words(told))
+
+
 async def _answered(result: Result, output: Output = "preview") -> CallToolResult:
     """Make the answer for a job that ended with a result."""
-    request = Txt2ImgRequest(prompt="x")
-    job = Job(
+    ended = _job().started("b", 1).completed(result, 2)
+    shown = view(ended, position=None, now=2, base_url="http://h")
+    return await answer(ended, shown, output, FileBlobs())
+
+
+def _job(promise: Promise | None = None) -> Job:
+    return Job(
         id="j",
-        request=request,
+        request=Txt2ImgRequest(prompt="x"),
         model="m",
         caller="c",
         level=Level.NORMAL,
         sequence=1,
         submitted_at=0,
         deadline=9,
+        promise=promise,
     )
-    ended = job.started("b", 1).completed(result, 2)
-    shown = view(ended, position=None, now=2, base_url="http://h")
-    return await answer(ended, shown, output, FileBlobs())
 
 
 async def test_a_picture_goes_on_under_each_of_its_names(shared_house: House) -> None:
@@ -368,6 +398,118 @@ async def test_callers_that_leave_at_random_leave_nothing_behind(
         assert facts(await client.call_tool("txt2img", {"prompt": "x", **SMALL}))["images"]
 
 
+async def test_a_call_that_is_repeated_with_its_key_gets_the_same_job(own_house: House) -> None:
+    draw = {"prompt": "x", **SMALL, "idempotency_key": "once"}
+
+    async with own_house.client() as client:
+        first, *others = await asyncio.gather(
+            *(client.call_tool("txt2img", draw) for _ in range(20))
+        )
+        later = await client.call_tool("txt2img", draw)
+        other = await client.call_tool("txt2img", {**draw, "prompt": CANARY})
+
+    assert all(result == first for result in (*others, later))
+    assert not first.is_error
+    assert len([r for r in own_house.sim.requests() if r.path == "/v1/images/generations"]) == 1
+    assert words(other).startswith("idempotency_conflict: ")
+    assert CANARY not in words(other)
+
+
+async def test_a_caller_with_a_key_that_leaves_finds_its_job_again(
+    own_house: House, era: str
+) -> None:
+    own_house.sim.hold()
+    ask = {"prompt": "repeat: fine", "idempotency_key": "k"}
+    async with own_house.client(era) as client:
+        call = asyncio.create_task(client.call_tool("txt2txt", ask))
+        job_id = await own_house.running("txt2txt")
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+
+    async with own_house.client(era) as client:
+        own_house.sim.release()
+        again = await client.call_tool("txt2txt", ask)
+
+    assert words(again) == "fine"
+    assert facts(again)["job_id"] == job_id
+
+
+class Full(SQLiteStore):
+    """A store that cannot promise anything."""
+
+    async def save(self, *jobs: Job) -> None:
+        if any(job.promise is not None for job in jobs):
+            raise StorageFailed("the disk is full")
+        await super().save(*jobs)
+
+
+async def test_a_job_that_cannot_be_promised_is_not_handed_out() -> None:
+    servers: list[MCPServer] = []
+    app = create_app(
+        Settings(log_file=None, log_level="error"),
+        backends=[SlowBackend()],
+        store=Full(Database(":memory:")),
+        extend_mcp=servers.append,
+    )
+
+    with logging_kept():
+        async with app.router.lifespan_context(app), Client(servers[0]) as client:
+            ask = {"prompt": "take 60 and say x", "wait_seconds": 0}
+            refused = await client.call_tool("txt2txt", ask)
+            [job] = facts(await client.call_tool("list_jobs"))["jobs"]
+
+    assert refused.is_error
+    assert words(refused) == "storage_failed: the disk is full."
+    assert job["state"] == "cancelled"
+
+
+async def test_a_job_is_a_resource(own_house: House) -> None:
+    own_house.sim.hold()
+    async with own_house.client() as client:
+        begun = facts(await client.call_tool("txt2vec", {"input": ["a"], "wait_seconds": 0}))
+        await own_house.running("txt2vec")
+        address = f"inference://jobs/{begun['job_id']}"
+        running = await _read_json(client, address)
+        own_house.sim.release()
+        done = await client.call_tool("get_job", {"job_id": begun["job_id"]})
+        ended = await _read_json(client, address)
+        with pytest.raises(MCPError, match="job_not_found"):
+            await client.read_resource("inference://jobs/none")
+
+    assert running["state"] == "processing"
+    assert ended == facts(done)
+    assert ended["vectors"]
+
+
+async def _read_json(client: Client, address: str) -> Any:
+    [contents] = (await client.read_resource(address)).contents
+    assert isinstance(contents, TextResourceContents)
+    assert contents.mime_type == "application/json"
+    return json.loads(contents.text)
+
+
+async def test_the_list_of_jobs_has_the_latest_first(own_house: House) -> None:
+    async with own_house.client() as client:
+        await client.call_tool("txt2txt", {"prompt": "repeat: x"})
+        await client.call_tool("txt2img", {"prompt": "x", **SMALL})
+        await client.call_tool("txt2txt", {"prompt": "repeat: y"})
+        whole = await client.call_tool("list_jobs")
+        texts = facts(await client.call_tool("list_jobs", {"modality": "txt2txt", "limit": 1}))
+        cursor = {"modality": "txt2txt", "cursor": texts["next"]}
+        older = facts(await client.call_tool("list_jobs", cursor))
+        waiting = facts(await client.call_tool("list_jobs", {"state": ["queued", "retrying"]}))
+        wrong = await client.call_tool("list_jobs", {"cursor": CANARY})
+
+    jobs = facts(whole)["jobs"]
+    assert json.loads(words(whole)) == facts(whole)
+    assert [job["modality"] for job in jobs] == ["txt2txt", "txt2img", "txt2txt"]
+    assert {job["state"] for job in jobs} == {"completed"}
+    assert (texts["jobs"], older) == (jobs[:1], {"jobs": jobs[2:]})
+    assert waiting == {"jobs": []}
+    assert words(wrong).startswith("invalid_request: cursor ")
+
+
 async def test_low_priority_lets_others_go_first(own_house: House) -> None:
     own_house.sim.hold()
     draw = {"prompt": "x", "wait_seconds": 0, **SMALL}
@@ -394,6 +536,10 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("txt2txt", {"prompt": CANARY, "stop": [CANARY] * 9}, "stop: .*8"),
     ("txt2txt", {"prompt": CANARY, "wait_seconds": 3601}, "wait_seconds: .*3600"),
     ("txt2txt", {"prompt": CANARY, "priority": CANARY}, "priority: .*normal"),
+    ("txt2txt", {"prompt": CANARY, "idempotency_key": "ключ"}, "idempotency_key: "),
+    ("txt2txt", {"prompt": CANARY, "idempotency_key": "k" * 256}, "idempotency_key: "),
+    ("list_jobs", {"state": [CANARY]}, "state.0: .*queued"),
+    ("list_jobs", {"limit": 201}, "limit: .*200"),
     ("txt2txt", {"prompt": CANARY, "temperatur": 1}, "temperatur: .*did you mean temperature"),
     ("txt2txt", {"prompt": "x", "messages": [{"role": CANARY, "content": ""}]}, "messages.0.role"),
     ("txt2txt", {"prompt": CANARY, "model": CANARY}, "model_not_found: .*sim-chat"),
@@ -555,7 +701,8 @@ async def test_the_tools_are_few_and_say_what_they_take(shared_house: House, era
 
     assert tools.keys() == NAMES
     assert [t.uri_template for t in templates] == [
-        f"inference://{kind}/{{job_id}}/{{index}}" for kind in ("images", "audio", "videos")
+        *(f"inference://{kind}/{{job_id}}/{{index}}" for kind in ("images", "audio", "videos")),
+        "inference://jobs/{job_id}",
     ]
     for name, tool in tools.items():
         assert tool.description

@@ -21,7 +21,7 @@ from src.routes.pieces import SEND_S
 from src.routes.tools import Tools
 from src.sharing import Sharing
 from src.utils.blobs import PIECE, FileBlobs
-from src.utils.stores.memory import MemoryStore
+from tests.kept import in_memory
 from tests.managing import processor_for
 from tests.models.making import NOW, job
 from tests.serving import PATIENCE_S, serving
@@ -86,7 +86,7 @@ async def blobs() -> AsyncGenerator[Watched]:
 
 async def _showing(blobs: FileBlobs, result: Result, *, send_s: float = SEND_S) -> FastAPI:
     """Make the routes in front of a job that ended with a result."""
-    store = MemoryStore()
+    store = in_memory()
     await store.add(job(id="j", caller="anonymous").started("b", NOW).completed(result, NOW))
     processor = processor_for([], store=store)
     sharing = Sharing(processor, blobs, merge=False, cache_bytes=0)

@@ -72,6 +72,15 @@ def described() -> Generator[House]:
         yield built
 
 
+@pytest.fixture(autouse=True)
+def open_for_work(described: House, request: pytest.FixtureRequest) -> Generator[None]:
+    """Take back what an operator may have switched."""
+    yield
+    if "/queue/" in request.node.name:
+        for action in ("resume", "start", "undrain"):
+            httpx2.post(f"{described.url}/queue/{action}", trust_env=False).raise_for_status()
+
+
 @pytest.fixture(scope="module")
 def schema(described: House) -> Any:
     served = httpx2.get(f"{described.url}/openapi.json", trust_env=False).text
@@ -92,6 +101,9 @@ def made_modest(body: Any) -> None:
         wishes = cast("dict[str, Any]", body)
         wishes.pop("model", None)
         wishes.update({name: value for name, value in MODEST.items() if wishes.get(name)})
+        several = wishes.get("jobs")
+        for one in several if isinstance(several, list) else ():  # pyright: ignore[reportUnknownVariableType]
+            made_modest(one)
 
 
 def tried(schema: Any, name: str, mode: GenerationMode, check: Callable[[Any], None]) -> None:
@@ -141,4 +153,4 @@ def test_every_example_of_the_document_works(described: House, path: str, exampl
     answer = httpx2.post(f"{described.url}{path}", json=body, trust_env=False)
 
     refers = "job:" in json.dumps(body)  # to a job of somebody else
-    assert answer.status_code == (404 if refers else 200), answer.text
+    assert answer.status_code in ({404} if refers else {200, 202}), answer.text

@@ -210,10 +210,10 @@ async def test_a_picture_of_a_job_that_has_not_ended(own_house: House) -> None:
     assert response.status_code == 409
 
 
-async def test_figures(shared_house: House) -> None:
-    await _post(shared_house, "txt2txt", {"prompt": "repeat: x"})
+async def test_figures(own_house: House) -> None:
+    await _post(own_house, "txt2txt", {"prompt": "repeat: x"})
 
-    async with shared_house.http() as http:
+    async with own_house.http() as http:
         metrics = (await http.get("/mcp/get_request_metrics")).json()
         errors = (await http.get("/mcp/get_error_metrics")).json()
         status = (await http.get("/mcp/get_queue_status")).json()

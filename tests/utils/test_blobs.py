@@ -1,6 +1,7 @@
 """One conformance suite for everything that keeps blobs, and what files promise besides."""
 
 import asyncio
+import os
 import shutil
 import stat
 import threading
@@ -301,3 +302,64 @@ async def test_a_writer_that_is_cancelled_leaves_no_file(
         await blobs.drop([Blob("nothing", 1)])  # which comes after whatever is still to be done
 
         assert files(temporary) == []
+
+
+# Copies, and what outlives the process
+
+
+@pytest.mark.parametrize("linked", [True, False])
+async def test_a_copy_is_dropped_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, linked: bool
+) -> None:
+    if not linked:
+        monkeypatch.setattr(Path, "hardlink_to", _no_links)
+    blobs = FileBlobs(tmp_path / "blobs")
+    content = await blobs.keep(LARGE)
+    assert isinstance(content, Blob)
+
+    copied = await FileBlobs(tmp_path / "blobs").copy(content)
+    await blobs.drop([content])
+
+    assert await blobs.read(copied) == LARGE
+    with pytest.raises(UnknownJob):
+        await blobs.copy(content)
+
+
+def _no_links(*_: object) -> None:
+    raise OSError
+
+
+async def test_what_is_secured_is_on_the_disk_with_its_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[bool] = []
+    blobs = FileBlobs(tmp_path / "blobs")
+    content = await blobs.keep(LARGE)
+    assert isinstance(content, Blob)
+
+    def fsync(file: int) -> None:
+        synced.append(stat.S_ISDIR(os.fstat(file).st_mode))
+
+    monkeypatch.setattr("src.utils.blobs.os.fsync", fsync)
+
+    await blobs.secure([])
+    assert synced == []
+    await blobs.secure([content])
+    await FileBlobs(tmp_path / "blobs").secure([content])
+
+    assert synced == [False, True] * 2
+    await blobs.drop([content])
+    with pytest.raises(UnknownJob):
+        await blobs.secure([content])
+
+
+async def test_a_directory_that_was_given_tells_what_it_holds(tmp_path: Path) -> None:
+    blobs = FileBlobs(tmp_path / "blobs")
+    assert await blobs.listed() == []
+    kept = [await blobs.keep(LARGE) for _ in range(2)]
+    (tmp_path / "blobs" / "not ours.txt").touch()
+
+    found = await FileBlobs(tmp_path / "blobs").listed()
+
+    assert sorted(found) == sorted(one.key for one in kept if isinstance(one, Blob))
+    assert await FileBlobs().listed() == []
