@@ -340,6 +340,8 @@ class Queue(RuleBasedStateMachine):
             assert (job.result is not None) == (row.state == "completed")
             assert job.result is None or job.result.text == f"done {row.id}"
             assert self._steps(row.id) == row.steps
+        for code in {row.code for row in self.model.rows.values() if row.code}:
+            self._compare(self._listed(JobQuery(code=code)), self.model.listed(code=code))
         for caller in CALLERS:
             for key in KEYS:
                 found = self.wait(self.driver.store.find(caller, key))
