@@ -29,8 +29,10 @@ async def recover(
     while jobs := await store.unfinished(promised=True, until=last, limit=_SLICE):
         await _go_on(jobs, store, attempts, clock, tell)
     waiting = await store.waiting()
+    scheduler.restore_all([entry for entry, not_before in waiting if not_before is None])
     for entry, not_before in waiting:
-        scheduler.restore(entry, not_before=not_before)
+        if not_before is not None:
+            scheduler.restore(entry, not_before=not_before)
     if waiting:
         logger.info("took up jobs again that were waiting", extra={"jobs": len(waiting)})
     return last

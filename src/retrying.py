@@ -1,6 +1,7 @@
 """Runs a job again that has ended, as a new one."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import cast
 
 from .handles import JobHandle
@@ -12,8 +13,16 @@ from .models.requests import MEDIA, InferenceRequest
 from .processor import Processor
 
 
-async def run_again(processor: Processor, blobs: Blobs, job: Job) -> JobHandle:
+async def run_again(
+    processor: Processor, blobs: Blobs, job: Job, promise: Promise | None = None
+) -> JobHandle:
     """Submit what a job asked for once more, with as much time, as its caller's new job.
+
+    Args:
+        processor: what runs it.
+        blobs: where its pictures and recordings are.
+        job: the one that has ended.
+        promise: what is promised of the new one besides.
 
     Raises:
         InvalidTransition: the job has not ended.
@@ -33,8 +42,10 @@ async def run_again(processor: Processor, blobs: Blobs, job: Job) -> JobHandle:
             caller=job.caller,
             level=job.level,
             deadline_s=job.deadline - job.submitted_at,
-            promise=Promise(
-                retry_of=job.id, webhook="" if job.promise is None else job.promise.webhook
+            promise=replace(
+                promise or Promise(),
+                retry_of=job.id,
+                webhook="" if job.promise is None else job.promise.webhook,
             ),
         )
     except Exception:

@@ -6,7 +6,7 @@ same was answered, and its job is still kept. All three end in the handle of tha
 
 import asyncio
 from binascii import a2b_base64
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 from weakref import WeakValueDictionary
@@ -150,6 +150,28 @@ class Sharing:
                 raise
         return taken
 
+    async def once(
+        self,
+        make: Callable[[Promise], Awaitable[JobHandle]],
+        *,
+        caller: str,
+        key: str,
+        fingerprint: str,
+    ) -> Taken:
+        """Make a job with a key, or find the one that it stands for; raises as `submit`.
+
+        Args:
+            make: makes the job, with what is promised of it.
+            caller: who asks.
+            key: the same if the same is asked again.
+            fingerprint: what is asked.
+
+        """
+        async with self._turn(f"key {caller} {key}"):
+            if (handle := await self._bound(caller, key, fingerprint)) is not None:
+                return Taken(handle, "repeated")
+            return Taken(await make(Promise(key=key, fingerprint=fingerprint)), "new")
+
     async def leave(self, handle: JobHandle) -> None:
         """Withdraw the interest of one caller, once; a plain job that nobody wants is cancelled."""
         if handle.job.state.terminal or handle.job.promise is not None:
@@ -179,6 +201,8 @@ class Sharing:
         """Find the job of a key; the model is left as it was named: the default may change."""
         request, caller = asked.request, asked.caller
         sent = await _fingerprint(request, request.model or "", caller, digests)
+        if asked.promise is not None and asked.promise.webhook:  # whoever asks is to be told
+            sent = f"{sent} {asked.promise.webhook}"
         async with self._turn(f"key {caller} {key}"):
             if (handle := await self._bound(caller, key, sent)) is not None:
                 return Taken(handle, "repeated")

@@ -605,6 +605,7 @@ ANSWERS: Mapping[str, type[BaseModel]] = {
     "A quarantined job": overview.QuarantinedView,
     "The machine": overview.SystemView,
     "More of a job": job_views.JobFacts,
+    "A webhook": job_views.WebhookView,
     "A job in a list": job_views.JobLine,
     "A queued request": aliases.QueuedRequest,
     "GET /api/v1/request-status/{request_id}": aliases.RequestStatus,

@@ -430,6 +430,11 @@ async def test_a_ghost_is_expected_to_end_as_pictures_usually_do(
         (shown,) = queue_status(processor, clock()).queues[Modality.TXT2IMG].running
         assert shown.ghost
         assert shown.ends_in_s == pytest.approx(100, abs=5)
+        clock.ahead_s += 101
+        assert situation(processor, following.job, clock()) == works_on.removesuffix(", about ")
+        done = await processor.store.get(unwanted.id)
+        told = situation(processor, done, clock())
+        assert told == "cancelled; the engine does not stop before it has finished what it began"
         await control("release")
 
 

@@ -4,7 +4,7 @@ The jobs that are moved keep the same set of places: only who has which of them 
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from .errors import InvalidInput
@@ -48,7 +48,7 @@ def places(
         InvalidInput: the target is none of them, or too far away; `param` names the field.
 
     """
-    moved = job if level is None else replace(job, level=level)
+    moved = job if level is None else job._replace(level=level)
     lane = {entry.id: entry for entry in own if entry.level == moved.level} | {moved.id: moved}
     order = sorted(lane.values(), key=lambda entry: entry.sequence)
     sequences = [entry.sequence for entry in order]

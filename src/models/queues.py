@@ -7,7 +7,7 @@ are ahead, which model's turn it is) in time that grows with the logarithm of th
 
 from bisect import bisect_left, insort
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from sortedcontainers import SortedList
 
@@ -51,8 +51,7 @@ _SEQUENCE_BITS = 48
 _LEVEL_BITS = 2
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class Entry(NamedTuple):
     """What the line knows of a waiting job: everything that decides its turn, no bodies.
 
     Attributes:

@@ -19,7 +19,7 @@ load is never given twice, and every `Start` and `Load` must be answered by a re
 import heapq
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import inf
 from typing import NamedTuple
 
@@ -220,11 +220,23 @@ class Scheduler:
         self._watch(entry)
         self._stand(entry, not_before)
 
+    def restore_all(self, entries: Sequence[Entry]) -> None:
+        """Take in many jobs at once that may be taken now; as `restore`."""
+        lines: dict[Line, list[Entry]] = {self.line: [], self.held: []}
+        for entry in entries:
+            self._waiting[entry.id] = entry
+            self._count_in(entry)
+            lines[self._line_of(entry)].append(entry)
+        for line, joining in lines.items():
+            line.put_all(joining)
+        self._deadlines += [(entry.deadline, entry.sequence, entry.id) for entry in entries]
+        heapq.heapify(self._deadlines)
+
     def resolved(self, job_id: str, model: str) -> None:
         """Name the model of a job that still waits, now that it is known."""
         if job_id in self._waiting:
             not_before = self._delayed.get(job_id)
-            self._stand(replace(self._leave(job_id), model=model), not_before)
+            self._stand(self._leave(job_id)._replace(model=model), not_before)
 
     def moved(self, places: Mapping[str, Place]) -> None:
         """Give jobs other places, by id; one that was started meanwhile may come back to its."""
@@ -232,10 +244,10 @@ class Scheduler:
         for job_id, (level, sequence) in places.items():
             if job_id in self._waiting:
                 not_before = self._delayed.get(job_id)
-                entry = replace(self._leave(job_id), level=level, sequence=sequence)
+                entry = self._leave(job_id)._replace(level=level, sequence=sequence)
                 standing.append((entry, not_before))
             elif (run := self._running.get(job_id)) is not None:
-                entry = replace(run.entry, level=level, sequence=sequence)
+                entry = run.entry._replace(level=level, sequence=sequence)
                 self._running[job_id] = run._replace(entry=entry)
         for entry, not_before in standing:
             self._stand(entry, not_before)

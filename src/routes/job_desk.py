@@ -1,6 +1,7 @@
 """What can be done with jobs, whichever form it is asked in; each caller has only its own."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ from ..models.requests import InferenceRequest
 from ..moving import Moving
 from ..processor import Processor
 from ..retrying import run_again
-from ..sharing import How
+from ..sharing import How, Taken
 from ..utils.stores.deliveries import Deliveries
 from .callers import current_caller
 from .incoming import aside
@@ -156,10 +157,20 @@ class JobDesk:
                 hint="cancel it first; one whose batch is being worked on is still needed",
             )
 
-    async def run_again(self, job_id: str) -> JobHandle:
-        """Submit what an ended job asked for once more; raises as `retrying.run_again`."""
+    async def run_again(self, job_id: str, key: str | None) -> Taken:
+        """Submit what an ended job asked for once more, with a key only once.
+
+        Raises:
+            InvalidInput: the key is none.
+            IdempotencyConflict: the key was used for something else.
+            InferenceManagerError: as `retrying.run_again`.
+
+        """
         job = (await self.tools.handle(job_id)).job
-        return await run_again(self.processor, self.tools.blobs, job)
+        again = partial(run_again, self.processor, self.tools.blobs, job)
+        if key is None:
+            return Taken(await again(), "new")
+        return await self.tools.once(again, key=key, fingerprint=f"retry {job_id}")
 
     async def move(self, job_id: str, level: Level | None, target: Target | None) -> Job:
         """Move a waiting job of the present caller; raises as `Moving.move`."""
@@ -174,8 +185,8 @@ class JobDesk:
 
 
 def _fingerprint(order: Order) -> str:
-    """Return what is the same for the same requests in the same order."""
+    """Return what is the same for the same requests and webhooks in the same order."""
     digest = sha256()
-    for request, _ in order.requests:
-        digest.update(f"{request.modality} {request.model_dump_json()}\n".encode())
+    for request, webhook in order.requests:
+        digest.update(f"{request.modality} {webhook} {request.model_dump_json()}\n".encode())
     return digest.hexdigest()

@@ -24,6 +24,15 @@ LEVELS = {name: level for level, name in _NAMES.items()}
 _LARGE = {"text", "reasoning", "calls", "choices", "logprobs", "vectors", "ranking", "transcript"}
 
 
+class WebhookView(BaseModel):
+    """What became of telling that a job has ended."""
+
+    state: Literal["waiting", "delivered", "given_up"]
+    tries: int
+    said: str | None = Field(default=None, description="What came of the latest try")
+    next_at: datetime | None = Field(default=None, description="When it is tried again")
+
+
 class JobFacts(BaseModel):
     """What is told of a job at `/jobs` besides."""
 
@@ -49,25 +58,15 @@ class JobFacts(BaseModel):
     deduplicated: bool | None = Field(
         default=None, description="It was there already: the same key was sent again"
     )
-
-
-class WebhookView(BaseModel):
-    """What became of telling that a job has ended."""
-
-    state: Literal["waiting", "delivered", "given_up"]
-    tries: int
-    said: str | None = Field(default=None, description="What came of the latest try")
-    next_at: datetime | None = Field(default=None, description="When it is tried again")
+    webhook: WebhookView | None = Field(
+        default=None, description="Whether its `webhook` was told that it has ended"
+    )
 
 
 class JobReport(JobFacts, JobView):
     """All that is known of one job."""
 
     model_config = ConfigDict(use_enum_values=True)
-
-    webhook: WebhookView | None = Field(
-        default=None, description="Whether its `webhook` was told that it has ended"
-    )
 
 
 class JobLine(BaseModel):

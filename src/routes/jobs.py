@@ -14,6 +14,7 @@ from ..models.following import Bookmark
 from ..models.jobs import Job, JobQuery, JobState
 from ..models.modality import Modality
 from ..moving import target_of
+from ..sharing import How
 from .callers import current_caller
 from .errors import error_responses
 from .facts import facts, of_a_job_that_goes_on
@@ -103,12 +104,7 @@ def submit(desk: JobDesk, *, longest: int) -> APIRoute:
             batch = told[0].batch or ""
             body: BaseModel = JobReports(jobs=told, batch=batch, deduplicated=repeated)
             return _json(body, 200 if repeated else 202)
-        job = accepted.handles[0].job
-        report = desk.report(job, base_url)
-        report.deduplicated = repeated
-        response = _json(report, 200 if repeated or job.state.terminal else 202)
-        response.headers.update(of_a_job_that_goes_on(job, ""))
-        return response
+        return _handed_over(desk, accepted.handles[0].job, accepted.how, base_url)
 
     known = "The same key was sent again, or the same was answered a while ago"
     return route(
@@ -280,14 +276,20 @@ def _add_changes(router: APIRouter, desk: JobDesk) -> None:
         response_model=JobReport,
         response_model_exclude_none=True,
         response_description="The new job",
-        responses=error_responses(401, 404, 409, 422, 429, 503, 507),
+        responses={
+            200: {"model": JobReport, "description": "The same key was sent again"},
+            **error_responses(401, 404, 409, 422, 429, 503, 507),
+        },
     )
-    async def retry_job(request: Request, job_id: JobId) -> Response:
-        """Submit what an ended job asked for once more, as a new job."""
-        job = (await desk.run_again(job_id)).job
-        response = _json(desk.report(job, str(request.base_url)), 202)
-        response.headers.update(of_a_job_that_goes_on(job, ""))
-        return response
+    async def retry_job(
+        request: Request, job_id: JobId, idempotency_key: Annotated[str | None, Header()] = None
+    ) -> Response:
+        """Submit what an ended job asked for once more, as a new job.
+
+        With an `Idempotency-Key` it may be sent again safely.
+        """
+        taken = await desk.run_again(job_id, idempotency_key)
+        return _handed_over(desk, taken.handle.job, taken.how, str(request.base_url))
 
 
 async def shown(desk: JobDesk, request: Request, job: Job) -> Response:
@@ -299,6 +301,15 @@ async def shown(desk: JobDesk, request: Request, job: Job) -> Response:
         report.vectors = [vector.values.tolist() for vector in job.result.vectors]
     response = await aside(size, partial(_json, report, 200 if job.state.terminal else 202))
     response.raw_headers.extend(facts(job))
+    return response
+
+
+def _handed_over(desk: JobDesk, job: Job, how: How, base_url: str) -> Response:
+    """Answer with a job that was taken in, or found."""
+    report = desk.report(job, base_url)
+    report.deduplicated = how == "repeated" or None
+    response = _json(report, 200 if report.deduplicated or job.state.terminal else 202)
+    response.headers.update(of_a_job_that_goes_on(job, ""))
     return response
 
 

@@ -27,9 +27,12 @@ def ghost(processor: Processor, job: Job) -> Running | None:
 
 
 def rest_of(processor: Processor, run: Running, now: float) -> float | None:
-    """Return about how many seconds an attempt still takes; None if that cannot be told."""
+    """Return about how many seconds an attempt still takes; None if that cannot be told.
+
+    Of one that has taken longer than usual nobody knows when it ends.
+    """
     end = processor.scheduler.ends_at(run)
-    return None if end is None else round(max(end - now, 0.0), 1)
+    return None if end is None or end <= now else round(end - now, 1)
 
 
 def parked(processor: Processor) -> Mapping[str, int]:
@@ -104,6 +107,6 @@ def _load(processor: Processor, model: str | None) -> str:
 
 
 def _rest(processor: Processor, ghosts: list[Running], now: float) -> str:
-    ends = [processor.scheduler.ends_at(ghost) for ghost in ghosts]
-    known = [end for end in ends if end is not None]
-    return f", about {max(min(known) - now, 0):.0f} s more" if known else ""
+    rests = [rest_of(processor, ghost, now) for ghost in ghosts]
+    known = [rest for rest in rests if rest is not None]
+    return f", about {min(known):.0f} s more" if known else ""

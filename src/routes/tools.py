@@ -137,6 +137,13 @@ class Tools:
         """Check the request's pictures and recordings, and keep them; raises as `prepare`."""
         return await prepare(_by_reference(request), self.made, self.blobs, uploads)
 
+    async def once(
+        self, make: Callable[[Promise], Awaitable[JobHandle]], *, key: str, fingerprint: str
+    ) -> Taken:
+        """Make a job, or find that of the present caller's key; raises as `Sharing.once`."""
+        caller = current_caller()
+        return await self._sharing.once(make, caller=caller, key=key, fingerprint=fingerprint)
+
     async def promise(self, handle: JobHandle) -> None:
         """Promise a job to a caller who is about to be told its id; raises `StorageFailed`."""
         if not handle.job.state.terminal:

@@ -127,7 +127,9 @@ class JobView(BaseModel):
     model: str | None = None
     position: int | None = Field(default=None, description="Jobs that go first; 0 is next")
     doing: str | None = Field(
-        default=None, description="What it does or waits for, in words; after a cancel, how long its engine goes on"
+        default=None,
+        description="What it does or waits for, in words; after a cancel, how long its engine "
+        "goes on",
     )
     attempts: int = 0
     waited_s: float = Field(description="Seconds from submission to the start, or until now")

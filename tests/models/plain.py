@@ -5,7 +5,7 @@ each decision every waiting job is asked whether its turn has come. `Scheduler` 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from src.models.breaker import Breaker, BreakerRules, Trouble
 from src.models.capacity import BackendLimits, ModelLimits, Pause
@@ -133,7 +133,7 @@ class PlainScheduler:
 
     def resolved(self, job_id: str, model: str) -> None:
         job = self.job(job_id)
-        job.entry = replace(job.entry, model=model)
+        job.entry = job.entry._replace(model=model)
 
     def withdrawn(self, job_id: str) -> bool:
         waits = self.job(job_id).state == "waiting"

@@ -5,6 +5,7 @@ import base64
 from typing import Any
 
 import httpx2
+import pytest
 from standardwebhooks import Webhook
 
 from ..utils.raw_server import raw_server, reply
@@ -57,6 +58,21 @@ async def test_one_is_told_of_each_job_even_if_another_answers_the_same() -> Non
                     await until_told(http, job_id)
 
     assert len(set(ids)) == len(server.heard) == 3
+
+
+@pytest.mark.parametrize("several", [False, True])
+async def test_a_key_does_not_lead_to_a_job_of_which_nobody_else_is_told(several: bool) -> None:
+    with house(**ON) as at:
+        async with at.http() as http:
+            answers: list[httpx2.Response] = []
+            for webhook in ({}, {"webhook": "http://127.0.0.1:9/"}):
+                asked = {**TEXT, **webhook}
+                body = {"jobs": [asked]} if several else asked
+                headers = {"Idempotency-Key": "k"}
+                answers.append(await http.post("/jobs", json=body, headers=headers))
+
+    assert [one.status_code for one in answers] == [202, 409]
+    assert answers[1].json()["error"]["code"] == "idempotency_conflict"
 
 
 async def refused(at: House, url: str) -> dict[str, Any]:

@@ -230,34 +230,8 @@ def waiting_from(rows: Sequence[Row]) -> list[Waiting]:
     levels = {int(level): level for level in Level}
     try:
         return [
-            Waiting(
-                Entry(
-                    id=job_id,
-                    modality=modalities[modality],
-                    level=levels[level],
-                    model=model,
-                    sequence=sequence,
-                    submitted_at=submitted_at,
-                    deadline=deadline,
-                    size_bytes=size_bytes,
-                    disk_bytes=disk_bytes,
-                    caller=caller,
-                ),
-                retry_at,
-            )
-            for (
-                job_id,
-                modality,
-                level,
-                model,
-                sequence,
-                submitted_at,
-                deadline,
-                size_bytes,
-                disk_bytes,
-                caller,
-                retry_at,
-            ) in rows
+            Waiting(Entry(job_id, modalities[modality], levels[level], *others), retry_at)
+            for job_id, modality, level, *others, retry_at in rows
         ]
     except KeyError as error:
         raise damaged() from error
