@@ -211,8 +211,11 @@ class JobStore(Protocol):
         """Return jobs, the newest first."""
         ...
 
-    async def history(self, job_id: str, after: int = 0) -> Sequence[Step]:
-        """Return the steps of a job after a version, in order; none for an unknown job."""
+    async def history(self, job_id: str, after: int = -1) -> Sequence[Step]:
+        """Return the steps of a job after a version, in order; none for an unknown job.
+
+        The submission itself makes version 0.
+        """
         ...
 
     async def repeated(self, *job_ids: str) -> Collection[str]:

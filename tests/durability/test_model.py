@@ -423,7 +423,7 @@ class Queue(RuleBasedStateMachine):
         return True
 
     def _steps(self, job_id: str) -> list[tuple[int, str, int]]:
-        steps = self.wait(self.driver.store.history(job_id, -1))
+        steps = self.wait(self.driver.store.history(job_id))
         return [(step.version, str(step.state), step.attempt) for step in steps]
 
     def _listed(self, query: JobQuery) -> list[str]:

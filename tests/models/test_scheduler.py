@@ -6,6 +6,7 @@ import pytest
 
 from src.models.breaker import BreakerRules, Trouble
 from src.models.capacity import BackendLimits, Capacity, ModelLimits, Pause
+from src.models.controls import Controls, Scope, Switched
 from src.models.errors import Draining, QueueFull, TooManyWaiting
 from src.models.jobs import Level
 from src.models.scheduler import Bounds, Decision, Expire, Load, Scheduler, ShutDown, Start
@@ -223,6 +224,25 @@ def test_a_job_that_is_being_kept_has_its_room_and_gives_it_back_if_it_cannot_be
     s.admit(entry(3, caller="ann"))
     with pytest.raises(TooManyWaiting):
         s.admit(entry(4, caller="ann"))
+
+
+def test_jobs_that_are_taken_up_together_wait_as_if_one_had_come_after_the_other() -> None:
+    together, apart = scheduler("m"), scheduler("m")
+    paused = Controls().pause(Scope("modality", DRAW), Switched(NOW, "ann"))
+    entries = [entry(n, modality=DRAW if n % 2 else CHAT, deadline=NOW + n) for n in (4, 1, 3, 2)]
+    for s in (together, apart):
+        s.control(paused)
+    together.restore_all(entries)
+    for one in entries:
+        apart.restore(one)
+
+    for s in (together, apart):
+        assert (s.waiting, list(s.line), list(s.held)) == (
+            4,
+            [entries[3], entries[0]],
+            [entries[1], entries[2]],
+        )
+        assert s.next(NOW + 2) == [Expire("job-1"), Expire("job-2"), *starts(4)]
 
 
 def test_only_so_many_jobs_of_a_modality_may_wait_pausing_ones_included() -> None:

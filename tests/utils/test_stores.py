@@ -353,10 +353,10 @@ async def test_history_tells_each_step_in_order(store: JobStore, make: Callable[
     await store.add(new)
     for step in steps[1:]:
         await store.save(step)
-    before = await store.history("a", -1)
+    before = await store.history("a")
     await store.flushed()
 
-    told = await store.history("a", -1)
+    told = await store.history("a")
 
     assert told == before
     assert [(step.version, step.state) for step in told] == [(s.version, s.state) for s in steps]

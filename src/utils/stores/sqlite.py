@@ -206,8 +206,11 @@ class SQLiteStore:
         more = len(found) > query.limit
         return Page(found[: query.limit], found[query.limit - 1].number if more else None)
 
-    async def history(self, job_id: str, after: int = 0) -> Sequence[Step]:
-        """Return the steps of a job after a version, in order; none for an unknown job."""
+    async def history(self, job_id: str, after: int = -1) -> Sequence[Step]:
+        """Return the steps of a job after a version, in order; none for an unknown job.
+
+        The submission itself makes version 0.
+        """
         note = self.notes.get(job_id)
         noted = [] if note is None else list(note.steps)
         steps = await self.database.read_as(steps_from, sql.HISTORY, job_id, after)
