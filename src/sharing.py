@@ -16,7 +16,7 @@ from .models.blobs import Blob
 from .models.errors import IdempotencyConflict, InferenceManagerError, UnknownJob
 from .models.events import Ended, Event
 from .models.fingerprints import fingerprint, media_texts, repeatable
-from .models.jobs import Level, Promise
+from .models.jobs import JobState, Level, Promise
 from .models.ports import Blobs
 from .models.requests import InferenceRequest
 from .models.sharing import AnswerIndex, UnderWay, check_key
@@ -112,7 +112,7 @@ class Sharing:
     ) -> Taken:
         """Take a request in, or find the job that answers it; its blobs are then dropped.
 
-        A key that stands for a job without a result is as good as new.
+        A key that stands for a job that failed or expired is as good as new.
 
         Args:
             request: what to do, its pictures checked by `attachments.prepare`.
@@ -214,7 +214,10 @@ class Sharing:
             return taken
 
     async def _bound(self, caller: str, key: str, sent: str) -> JobHandle | None:
-        """Return the job for which a key stands; None if it stands for none with a result."""
+        """Return the job for which a key stands; None for none, or one that failed or expired.
+
+        Whoever cancelled a job does not want it again, but whoever saw it fail may.
+        """
         check_key(key)
         bound = await self._processor.store.find(caller, key)
         if bound is None:
@@ -225,7 +228,7 @@ class Sharing:
                 "this Idempotency-Key was used for another request",
                 hint="send a new key with a new request",
             )
-        return await self._joined(job_id)
+        return await self._joined(job_id, even=JobState.CANCELLED)
 
     async def _found_or_new(self, asked: _Asked, name: str | None) -> Taken:
         """Find the job of the same request, if it has a name."""
@@ -256,14 +259,15 @@ class Sharing:
         )
         return Taken(handle, "new")
 
-    async def _joined(self, job_id: str) -> JobHandle | None:
-        """Take an interest in a job; None if it has no result and will have none."""
+    async def _joined(self, job_id: str, *, even: JobState | None = None) -> JobHandle | None:
+        """Take an interest in a job; None if it has ended without a result, `even` apart."""
         try:
             handle = await self._processor.handle(job_id)
         except UnknownJob:
             return None
         if handle.job.state.terminal:
-            return None if handle.job.result is None else handle
+            answers = handle.job.result is not None or handle.job.state is even
+            return handle if answers else None
         if job_id in self._left:
             return None
         self._join(handle)

@@ -243,7 +243,7 @@ async def test_if_the_first_is_refused_the_next_with_its_key_is_tried(
         assert taken.how == "new"
 
 
-@pytest.mark.parametrize("gone", ["failed", "cancelled", "forgotten"])
+@pytest.mark.parametrize("gone", ["failed", "forgotten"])
 async def test_a_key_whose_job_has_no_result_any_more_is_as_good_as_new(
     sim: Simulator, control: Control, gone: str
 ) -> None:
@@ -251,23 +251,31 @@ async def test_a_key_whose_job_has_no_result_any_more_is_as_good_as_new(
     async with house(sim, store=store) as here:
         if gone == "failed":
             await control("add_fault", "status", **BROKEN)
-        if gone == "cancelled":
-            await control("hold")
         first = await here.ask(chat("repeat: once"), key="k")
-        match gone:
-            case "failed":
-                with pytest.raises(BackendFailed):
-                    await first.handle.result()
-            case "cancelled":
-                await here.processor.cancel(first.handle.id)
-                await control("release")
-            case _:
+        if gone == "failed":
+            with pytest.raises(BackendFailed):
                 await first.handle.result()
-                assert await store.delete(first.handle.id) == 1
+        else:
+            await first.handle.result()
+            assert await store.delete(first.handle.id) == 1
         again = await here.answered(chat("repeat: once"), key="k")
 
         assert again.how == "new"
         assert again.handle.id != first.handle.id
+
+
+async def test_what_was_cancelled_is_not_done_after_all_because_its_request_comes_again(
+    sim: Simulator, control: Control
+) -> None:
+    async with house(sim) as here:
+        await control("hold")
+        first = await here.ask(chat("repeat: once"), key="k")
+        await here.processor.cancel(first.handle.id)
+        again = await here.ask(chat("repeat: once"), key="k")
+
+        assert (again.how, again.handle.id) == ("repeated", first.handle.id)
+        with pytest.raises(JobCancelled):
+            await again.handle.result()
 
 
 async def test_a_key_stands_for_the_request_as_it_was_sent_although_the_default_model_was_unknown(

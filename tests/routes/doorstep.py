@@ -182,7 +182,7 @@ async def doorstep(*scripts: Script, **settings: Any) -> AsyncGenerator[Doorstep
     async with raw_server(*scripts, routes=ROUTES) as upstream:
         values: dict[str, Any] = {"localai_url": upstream.url, "log_file": None, "resident": 2}
         with logging_kept(), pytest.MonkeyPatch.context() as patch:
-            patch.setattr("src.app.secrets.token_urlsafe", named)
+            patch.setattr("src.parts.secrets.token_urlsafe", named)
             app = create_app(
                 Settings(grace_s=0, log_console=False, **values, **settings),
                 retry=RetryPolicy(attempts=2, base_s=0.01),
