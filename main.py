@@ -7,9 +7,11 @@ if __name__ == "__main__":
 
 import gc
 
-from src.app import create_app
+gc.disable()  # nothing is garbage yet, and to look for some would take a sixth of the start
+
+from src.app import create_app  # noqa: E402
+from src.utils.allocator import look_for_garbage_less_often  # noqa: E402
 
 app = create_app()  # opens nothing: sockets, files and tasks begin with the lifespan
-# What is there now stays, what a request makes goes with it: neither need be looked at often.
-gc.freeze()
-gc.set_threshold(10_000, 20, 20)
+look_for_garbage_less_often()
+gc.enable()

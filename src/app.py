@@ -113,6 +113,7 @@ def create_app(
                 await stack.enter_async_context(parts.running())
             except StoreUnusable as error:
                 app.state.unusable = error
+                _log.critical("the store cannot be used: %s; %s", error.message, error.hint)
                 raise
             await stack.enter_async_context(runner.running())
             await stack.enter_async_context(mcp_server.session_manager.run())

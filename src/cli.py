@@ -208,7 +208,7 @@ def models_check(localai_url: LocalAI = None, as_json: AsJson = False) -> None:
 
 @app.command(epilog="Example: `inference-manager doctor --localai-url http://gpu:8080`")
 def doctor(localai_url: LocalAI = None, as_json: AsJson = False) -> None:
-    """Check settings, model definitions, log, LocalAI and port; say what to do."""
+    """Check settings, model definitions, log, store, LocalAI and port; say what to do."""
     from .commands import doctor as command
 
     command.doctor(localai_url, as_json=as_json)

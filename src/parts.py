@@ -36,6 +36,7 @@ from .utils.stores.controls import KeptControls
 from .utils.stores.database import Database
 from .utils.stores.deliveries import Deliveries, outbox
 from .utils.stores.files import Files
+from .utils.stores.opening import folder_of
 from .utils.stores.shelf import Shelf
 from .utils.stores.sqlite import SQLiteStore
 from .utils.webhook_client import WebhookClient
@@ -112,7 +113,7 @@ def make_parts(
     """
     path = settings.store_path
     database = Database(path or ":memory:")
-    blobs = Spool(None if path is None else path.parent / "blobs")
+    blobs = Spool(None if path is None else folder_of(path, "blobs"))
     metrics, error_log = RequestMetrics(), ErrorLog()
     retry = retry or RetryPolicy(attempts=settings.max_attempts)
     kept = SQLiteStore(
@@ -174,7 +175,7 @@ def make_parts(
         blobs=blobs,
         files=Files(
             database,
-            Shelf(None if path is None else path.parent / "files"),
+            Shelf(None if path is None else folder_of(path, "files")),
             clock=clock,
             new_id=new_id,
             budget_bytes=settings.files_mb * MIB,

@@ -545,6 +545,20 @@ def test_doctor_goes_on_when_the_log_cannot_be_written(folder: Path, localai: st
     assert re.search(r"^warn +log +.*IM_LOG_FILE", shown.out, re.MULTILINE)
 
 
+def test_doctor_looks_whether_jobs_can_be_kept(folder: Path, localai: str) -> None:
+    (folder / "file").touch()
+
+    well = invoke("doctor", LOCALAI_URL=localai, IM_PORT="0")
+    memory = invoke("doctor", LOCALAI_URL=localai, IM_PORT="0", IM_STORE="sqlite::memory:")
+    ill = invoke("doctor", LOCALAI_URL=localai, IM_PORT="0", IM_STORE="sqlite:///file/jobs.db")
+
+    assert f"{folder / 'data' / 'jobs.db'} can be written" in well.out
+    assert not (folder / "data").exists()
+    assert "gone when the server stops" in memory.out
+    assert ill.code == 1
+    assert re.search(r"^fail +store +.*IM_STORE", ill.out, re.MULTILINE)
+
+
 def test_colours_are_for_terminals_of_people_who_want_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

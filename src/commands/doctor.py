@@ -1,6 +1,7 @@
 """`doctor`: looks at everything that has to fit together, and says what to do where it does not."""
 
 import asyncio
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,6 +73,7 @@ def _findings(localai_url: str | None) -> Iterator[Finding]:
         return
     yield _ok("models", f"{len(definitions)} definitions in {settings.models_dir}/")
     yield _log(settings)
+    yield _store(settings)
     try:
         make_app(settings)
     except Failure as failure:
@@ -97,6 +99,16 @@ def _log(settings: Settings) -> Finding:
             "log", f"{file} cannot be written: {error.strerror}; choose another file: IM_LOG_FILE"
         )
     return _ok("log", f"{file.resolve()} can be written")
+
+
+def _store(settings: Settings) -> Finding:
+    if (path := settings.store_path) is None:
+        return _ok("store", "in memory: jobs are gone when the server stops")
+    place = path.resolve()
+    directory = next(parent for parent in place.parents if parent.exists())
+    if directory.is_dir() and os.access(directory, os.W_OK) and not place.is_dir():
+        return _ok("store", f"{place} can be written")
+    return _fail("store", f"{place} cannot be written; choose another file: IM_STORE")
 
 
 def _backends(settings: Settings) -> Iterator[Finding]:

@@ -13,6 +13,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from ..models.errors import StoreUnusable
+from ..utils.allocator import look_for_garbage_less_often
 from .terminal import ExitCode, Failure
 
 LOOPBACK = "127.0.0.1"
@@ -77,6 +78,7 @@ def serve_in_foreground(server: Server, listener: socket.socket) -> None:
         Failure: it did not start.
 
     """
+    look_for_garbage_less_often()
     with interruptible():
         try:
             server.run(sockets=[listener])

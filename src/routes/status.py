@@ -43,6 +43,7 @@ def build(processor: Processor, *, clock: Clock) -> APIRouter:
         now = clock()
         backends = {name: backend_view(processor, name, now) for name in processor.backends}
         well = processor.alive and any(backend.up for backend in backends.values())
+        well = well and processor.store.trouble is None
         return Health(
             status="healthy" if well else "degraded",
             version=__version__,

@@ -48,7 +48,7 @@ def set_up(file: Path | None, level: str, *, console: bool = True) -> None:
     if file is not None:
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            rotating = logging.handlers.RotatingFileHandler(
+            rotating = _LogFile(
                 file, maxBytes=MAX_BYTES, backupCount=BACKUPS, encoding="utf-8", delay=True
             )
         except OSError as error:
@@ -65,10 +65,40 @@ def set_up(file: Path | None, level: str, *, console: bool = True) -> None:
     logging.captureWarnings(capture=True)
 
 
+class _LogFile(logging.handlers.RotatingFileHandler):
+    """The file. When its disk is full, what cannot be written is lost, and said to be so once."""
+
+    _full = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line."""
+        self._lost = False
+        super().emit(record)
+        self._full = self._lost
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - not our name
+        """Say that a line is lost, unless the one before was as well."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+            return
+        self._lost = True
+        if not self._full:
+            self._full = True
+            logging.getLogger().warning("the log file cannot be written: %s", error.strerror)
+
+
 def _is_worth_telling(record: logging.LogRecord) -> bool:
-    """Leave out what uvicorn says of each WebSocket: its address, and that it was refused."""
+    """Leave out what uvicorn says of each WebSocket: its address, and that it was refused.
+
+    And the way to a store that cannot be used: why it cannot has been said in one line.
+    """
     said = str(record.msg)
-    return '"WebSocket %s"' not in said and "without completing handshake" not in said
+    return (
+        '"WebSocket %s"' not in said
+        and "without completing handshake" not in said
+        and not (said.startswith("Traceback") and ".StoreUnusable: " in said)
+    )
 
 
 def _when_and_what_first(

@@ -1,6 +1,7 @@
 """Backups are whole although the server runs, and are put back only when it does not."""
 
 import asyncio
+import shutil
 from pathlib import Path
 
 import pytest
@@ -26,9 +27,9 @@ async def with_a_picture(blobs: FileBlobs, job_id: str = "a") -> tuple[Job, Blob
 
 async def test_a_backup_holds_all_that_was_promised_before_it_was_made(tmp_path: Path) -> None:
     path, kept = tmp_path / "data" / "jobs.db", tmp_path / "backups" / "one"
-    blobs = FileBlobs(tmp_path / "data" / "blobs")
-    (tmp_path / "data" / "files").mkdir(parents=True)
-    (tmp_path / "data" / "files" / "lines").write_text("{}")
+    blobs = FileBlobs(tmp_path / "data" / "jobs.db.blobs")
+    (tmp_path / "data" / "jobs.db.files").mkdir(parents=True)
+    (tmp_path / "data" / "jobs.db.files" / "lines").write_text("{}")
     async with opened(path, blobs=blobs) as store:
         new, picture = await with_a_picture(blobs)
         await store.add(new)
@@ -39,11 +40,11 @@ async def test_a_backup_holds_all_that_was_promised_before_it_was_made(tmp_path:
     assert size > len(PICTURE)
     elsewhere = tmp_path / "elsewhere" / "jobs.db"
     assert restore(kept, elsewhere) is None
-    again = FileBlobs(elsewhere.parent / "blobs")
+    again = FileBlobs(elsewhere.parent / "jobs.db.blobs")
     async with opened(elsewhere, blobs=again) as store:
         assert await store.get("a") == new
         assert await again.read(picture) == PICTURE
-    assert (elsewhere.parent / "files" / "lines").read_text() == "{}"
+    assert (elsewhere.parent / "jobs.db.files" / "lines").read_text() == "{}"
     for file in [*kept.rglob("*"), *elsewhere.parent.rglob("*")]:
         assert file.stat().st_mode & 0o077 == 0, file
 
@@ -70,6 +71,25 @@ async def test_what_was_there_is_set_aside(tmp_path: Path) -> None:
     assert asides[0] is not None
     async with opened(asides[0] / "jobs.db") as store:
         assert {job.id for job in (await store.list(JobQuery())).jobs} == {"old", "young"}
+
+
+async def test_what_was_set_aside_after_a_crash_is_a_backup_itself(tmp_path: Path) -> None:
+    path, kept = tmp_path / "own.db", tmp_path / "kept"
+    blobs = FileBlobs(tmp_path / "own.db.blobs")
+    async with opened(tmp_path / "dying.db", blobs=blobs) as store:
+        backup(tmp_path / "dying.db", kept)
+        new, picture = await with_a_picture(blobs)
+        await store.add(new)
+        for end in ("", "-wal"):
+            shutil.copyfile(tmp_path / f"dying.db{end}", tmp_path / f"own.db{end}")
+
+    aside = restore(kept, path)
+    assert aside is not None
+    restore(aside, path)
+
+    async with opened(path, blobs=blobs) as store:
+        assert await store.get("a") == new
+        assert await blobs.read(picture) == PICTURE
 
 
 async def test_nothing_is_put_in_the_place_of_a_database_that_is_open(tmp_path: Path) -> None:

@@ -326,6 +326,14 @@ async def test_a_newer_database_is_refused(tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
+async def test_a_database_whose_version_cannot_be_read_is_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.db"
+    async with opened(path) as database:
+        await database.write(Statement("UPDATE meta SET value = 'v1' WHERE name = 'schema'"))
+
+    assert "is damaged" in (await refusal(path)).message
+
+
 async def test_an_older_database_is_copied_and_then_brought_up_to_date(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,8 @@ def log(tmp_path: Path) -> Iterator[Path]:
     root.handlers.clear()
     yield tmp_path / "app.log"
     for handler in root.handlers:
-        handler.close()
+        with suppress(OSError):  # which a full disk raises
+            handler.close()
     root.handlers[:] = before
     root.setLevel(level)
     logging.captureWarnings(capture=False)
@@ -106,7 +108,7 @@ def test_addresses_that_were_called_are_not_logged(log: Path) -> None:
     set_up(log, "info", console=False)
 
     logging.getLogger("uvicorn.access").info("GET /mcp/get_job?job_id=%s", CANARY)
-    logging.getLogger("uvicorn.error").info("started", extra={"color_message": "\x1b[36mstarted"})
+    logging.getLogger("uvicorn.error").error("started", extra={"color_message": "\x1b[36mstarted"})
 
     (line,) = lines(log)
     assert (line["event"], "color_message" in line) == ("started", False)
@@ -144,3 +146,17 @@ def test_a_log_file_that_cannot_be_opened_does_not_stop_the_program(
     assert "log file cannot be opened" in said
     assert "still here" in said
     assert not log.exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no disk that is always full")
+def test_a_full_disk_is_told_of_once(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log.symlink_to("/dev/full")
+    set_up(log, "info")
+
+    for number in range(3):
+        logging.getLogger("any").warning("still here: %d", number)
+
+    said = capsys.readouterr().err
+    assert said.count("cannot be written: No space left") == 1
+    assert said.count("still here") == 3
+    assert "Traceback" not in said

@@ -8,11 +8,11 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from ...models.errors import StorageFailed, StoreUnusable
-from .opening import look_through, take_hold
+from .opening import folder_of, look_through, take_hold
 
 DATABASE = "jobs.db"
 FOLDERS = ("blobs", "files")
-"""What lies beside a database: contents of jobs, and files of callers."""
+"""What a backup holds besides: contents of jobs, and files of callers."""
 
 
 def backup(path: Path, target: Path) -> int:
@@ -42,7 +42,7 @@ def backup(path: Path, target: Path) -> int:
             made.execute("PRAGMA journal_mode = DELETE")
         look_through(copy)
         for name in FOLDERS:
-            _copy_folder(path.parent / name, target / name)
+            _copy_folder(folder_of(path, name), target / name)
         _secure(target)
         return sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
 
@@ -66,10 +66,14 @@ def restore(source: Path, path: Path) -> Path | None:
         aside = _set_aside(path)
         with _told(path):
             for name in FOLDERS:
-                _copy_folder(source / name, path.parent / name)
+                _copy_folder(source / name, folder_of(path, name))
             fresh = path.with_name(f"{path.name}.new")
             shutil.copyfile(copy, fresh)
             fresh.chmod(0o600)
+            log = source / f"{DATABASE}-wal"
+            if log.exists():  # what was set aside after a crash has one
+                shutil.copyfile(log, path.with_name(f"{path.name}-wal"))
+                path.with_name(f"{path.name}-wal").chmod(0o600)
             _secure(path.parent)
             fresh.replace(path)
             _secure_file(path.parent)
@@ -79,9 +83,10 @@ def restore(source: Path, path: Path) -> Path | None:
 
 
 def _set_aside(path: Path) -> Path | None:
-    """Move a database, and what lies beside it, out of the way."""
-    there = [path, *(path.with_name(f"{path.name}{end}") for end in ("-wal", "-shm"))]
-    there += [path.parent / name for name in FOLDERS]
+    """Move a database, and what lies beside it, out of the way, as a backup would hold it."""
+    ends = ("", "-wal", "-shm")
+    there = {path.with_name(f"{path.name}{end}"): f"{DATABASE}{end}" for end in ends}
+    there |= {folder_of(path, name): name for name in FOLDERS}
     found = [one for one in there if one.exists()]
     if not found:
         return None
@@ -91,7 +96,7 @@ def _set_aside(path: Path) -> Path | None:
             number += 1
         aside.mkdir(mode=0o700)
         for one in found:
-            one.rename(aside / one.name)
+            one.rename(aside / there[one])
     return aside
 
 

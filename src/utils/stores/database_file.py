@@ -190,7 +190,7 @@ class DatabaseFile:
     def _broke(self, why: StorageFailed) -> StorageFailed:
         if self.broken is None:
             self.broken = why
-            logger.critical("nothing is kept any more: %s", why.message)
+            logger.critical("nothing is kept any more in %s: %s", self._path, why.message)
         return why
 
     def _check_that_it_is_there(self) -> None:
@@ -202,7 +202,7 @@ class DatabaseFile:
             if now is None or (now.st_dev, now.st_ino) != (device, inode):
                 raise self._broke(
                     StorageFailed(
-                        f"{path} was removed or replaced while the server had it open",
+                        f"{path.name} was removed or replaced while the server had it open",
                         hint="stop the server and put the file back, or restore a backup",
                     )
                 )

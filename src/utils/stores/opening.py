@@ -13,7 +13,7 @@ from .migrations import MIGRATIONS, SQLITE_NUMBER
 _OLDEST_SQLITE = (3, 35)
 _MAGIC = b"SQLite format 3\x00"
 _SMALL = 16 * 2**20  # bytes that are looked at with all indexes, which takes three times as long
-_ELSEWHERE = "or name another place in the setting store"
+_ELSEWHERE = "or name another place in the setting store (IM_STORE)"
 _ANEW = (
     "nothing in it was changed; `inference-manager restore DIR` puts a backup in its place, "
     "or move the file away to begin anew"
@@ -23,6 +23,11 @@ _ANEW = (
 def lock_of(path: Path) -> Lock:
     """Return the lock of a database."""
     return Lock(path.with_name(f"{path.name}.lock"))
+
+
+def folder_of(path: Path, name: str) -> Path:
+    """Return where what belongs to a database lies: no other one in its directory has that."""
+    return path.with_name(f"{path.name}.{name}")
 
 
 def take_hold(path: Path) -> Lock:
@@ -144,6 +149,8 @@ def _look_through(path: Path, newest: int) -> int:
         row = None
         if tables:
             row = connection.execute("SELECT value FROM meta WHERE name = 'schema'").fetchone()
+        if row is not None and not str(row[0]).isdecimal():
+            raise StoreUnusable(f"{path} is damaged", hint=_ANEW)
         version = 0 if row is None else int(row[0])
     if version > newest:
         raise StoreUnusable(
@@ -214,6 +221,6 @@ def _unusable(path: Path, error: Exception) -> StoreUnusable:
         return StoreUnusable(f"{path} is damaged", hint=_ANEW)
     why = error.strerror if isinstance(error, OSError) else getattr(error, "sqlite_errorname", "")
     return StoreUnusable(
-        f"{path} cannot be opened: {why or type(error).__name__}",
+        f"{path.absolute()} cannot be opened: {why or type(error).__name__}",
         hint=f"its directory must be on a local disk with room, and writable, {_ELSEWHERE}",
     )
