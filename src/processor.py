@@ -41,6 +41,8 @@ logger = logging.getLogger("inference_manager.processor")
 
 _AT_ONCE = 100
 """So many jobs are dealt with together."""
+_BACK_S = 5.0
+"""When to look whether a server that was told to stop is back."""
 
 
 _PLAINLY = Promise()
@@ -327,7 +329,7 @@ class Processor:
 
     async def _part_with(self, handles: Iterable[JobHandle]) -> None:
         """Put promised jobs back into their places; end the others, whose callers wait here."""
-        error = Draining("the server shut down before the job could end")
+        error = Draining("the server shut down before the job could end", retry_after=_BACK_S)
         for handle in handles:
             if handle.job.promise is None:
                 await self._jobs.fail(handle, error)
@@ -339,6 +341,7 @@ class Processor:
                 Draining(
                     "the server stops; the job goes on when it is back",
                     hint=f"ask for /jobs/{handle.id} then",
+                    retry_after=_BACK_S,
                 )
             )
 

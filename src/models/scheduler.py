@@ -222,13 +222,15 @@ class Scheduler:
 
     def restore_all(self, entries: Sequence[Entry]) -> None:
         """Take in many jobs at once that may be taken now; as `restore`."""
-        lines: dict[Line, list[Entry]] = {self.line: [], self.held: []}
-        for entry in entries:
-            self._waiting[entry.id] = entry
-            self._count_in(entry)
-            lines[self._line_of(entry)].append(entry)
-        for line, joining in lines.items():
-            line.put_all(joining)
+        self._waiting.update((entry.id, entry) for entry in entries)
+        self._count.update(entry.modality for entry in entries)
+        self._callers.update(entry.caller for entry in entries)
+        self._bytes += sum(entry.size_bytes for entry in entries)
+        self._disk_bytes += sum(entry.disk_bytes for entry in entries)
+        holds = self._controls.holds
+        held = [entry for entry in entries if holds(entry)] if self._controls.paused else []
+        self.held.put_all(held)
+        self.line.put_all([e for e in entries if not holds(e)] if held else entries)
         self._deadlines += [(entry.deadline, entry.sequence, entry.id) for entry in entries]
         heapq.heapify(self._deadlines)
 

@@ -5,7 +5,8 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator
+from pydantic.json_schema import SkipJsonSchema
 
 from ..models.controls import EVERYTHING, Scope, Switched
 from ..models.errors import InvalidInput
@@ -24,14 +25,28 @@ Name = Annotated[str, Field(min_length=1, max_length=256)]
 Ended = Literal["completed", "failed", "cancelled", "expired"]
 
 
-class ScopeBody(BaseModel):
-    """Which jobs are meant: at most one field; without any, all of them."""
+_Unsaid = SkipJsonSchema[None]
+"""What a field is that was left out, which is not the same as null."""
 
+
+class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
-    modality: Modality | None = Field(default=None, description="Those of this modality")
-    model: Name | None = Field(default=None, description="Those of this model")
-    caller: Name | None = Field(default=None, description="Those of this caller")
+    @field_validator("*", mode="before")
+    @classmethod
+    def _named(cls, value: object) -> object:
+        """Refuse null: a name that was forgotten must not mean everything."""
+        if value is None:
+            raise ValueError("must not be null; leave it out to mean all")
+        return value
+
+
+class ScopeBody(_Body):
+    """Which jobs are meant: at most one field; without any, all of them."""
+
+    modality: Modality | _Unsaid = Field(default=None, description="Those of this modality")
+    model: Name | _Unsaid = Field(default=None, description="Those of this model")
+    caller: Name | _Unsaid = Field(default=None, description="Those of this caller")
 
     def scope(self) -> Scope:
         """Return what is meant; raises `InvalidInput` if more than one thing is named."""
@@ -48,17 +63,15 @@ class ScopeBody(BaseModel):
                 raise AssertionError(several)
 
 
-class _Filter(BaseModel):
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
-
-    modality: Modality | None = Field(default=None, description="Only jobs of this modality")
-    model: Name | None = Field(default=None, description="Only those of this model")
-    caller: Name | None = Field(default=None, description="Only those of this caller")
-    code: Name | None = Field(default=None, description="Only those with this error code")
-    submitted_after: AwareDatetime | None = Field(
+class _Filter(_Body):
+    modality: Modality | _Unsaid = Field(default=None, description="Only jobs of this modality")
+    model: Name | _Unsaid = Field(default=None, description="Only those of this model")
+    caller: Name | _Unsaid = Field(default=None, description="Only those of this caller")
+    code: Name | _Unsaid = Field(default=None, description="Only those with this error code")
+    submitted_after: AwareDatetime | _Unsaid = Field(
         default=None, description="Only those submitted then or later"
     )
-    submitted_before: AwareDatetime | None = Field(
+    submitted_before: AwareDatetime | _Unsaid = Field(
         default=None, description="Only those submitted before this time"
     )
     dry_run: bool = Field(default=False, description="Only say what would be done")
