@@ -73,7 +73,7 @@ async def test_nothing_that_was_accepted_is_lost_or_ends_twice_and_order_is_kept
             await server.live()
             swarm.stop()
             await playing
-            await idle(server.url, patience_s=30)
+            await idle(server.url, patience_s=60)
             assert await server.end(signal.SIGTERM) == 0
         journal = simulator.control.requests()
     kept = read(database)
