@@ -1,7 +1,6 @@
 """What a call holds while it waits."""
 
 import asyncio
-import gc
 import io
 import json
 import random
@@ -16,6 +15,7 @@ from starlette.types import Message
 
 from src.app import create_app
 from src.settings import Settings
+from tests.holding import held_by_each
 from tests.routes.house import base64_of
 from tests.serving import logging_kept
 
@@ -65,10 +65,7 @@ async def _without_backend() -> AsyncGenerator[FastAPI]:
 async def _held_while_waiting(
     path: str, body: Callable[[int], dict[str, Any]], at_most: float
 ) -> float:
-    """Return the bytes that each of a few calls holds while it waits.
-
-    A thread lets go of its latest work a moment after it was done, so there are some looks.
-    """
+    """Return the bytes that each of a few calls holds while it waits."""
     async with _without_backend() as app, asyncio.timeout(30), asyncio.TaskGroup() as calls:
 
         async def call(number: int) -> Post:
@@ -81,10 +78,7 @@ async def _held_while_waiting(
         tracemalloc.start()
         try:
             posts += [await call(number) for number in range(1, CALLS + 1)]
-            looks = 0
-            while (held := _held() / CALLS) >= at_most and looks < 100:
-                looks += 1
-                await asyncio.sleep(0.01)
+            held = await held_by_each(CALLS, at_most=at_most)
         finally:
             tracemalloc.stop()
         assert app.state.processor.scheduler.waiting == CALLS + 1
@@ -92,11 +86,6 @@ async def _held_while_waiting(
             post.left.set()
     assert {post.status for post in posts} == {409}
     return held
-
-
-def _held() -> int:
-    gc.collect()
-    return tracemalloc.get_traced_memory()[0]
 
 
 async def test_a_waiting_call_holds_its_prompt_once_in_the_job_and_nowhere_else() -> None:

@@ -1,7 +1,6 @@
 """Large pictures and recordings by MCP: set aside before the SDK sees them, fetched by the tool."""
 
 import asyncio
-import gc
 import json
 import math
 import tracemalloc
@@ -31,6 +30,7 @@ from src.routes.stdio import Upstream, bridge
 from src.settings import Settings
 from src.utils.attachments import prepare
 from src.utils.spool import LONG, Spool, new_word
+from tests.holding import held_by_each
 from tests.routes.house import ERAS, PATIENCE_S, House, base64_of, facts, house, words
 from tests.serving import logging_kept
 
@@ -293,8 +293,7 @@ async def test_a_waiting_call_holds_no_picture_and_leaves_it_to_its_job(
             tracemalloc.start()
             try:
                 posts += [await call(10 + number) for number in range(1, CALLS + 1)]
-                gc.collect()
-                held, _ = tracemalloc.get_traced_memory()
+                held = await held_by_each(CALLS, at_most=0.2 * len(PICTURE))
             finally:
                 tracemalloc.stop()
             waiting = [path.stat().st_size for path in kept()]
@@ -304,7 +303,7 @@ async def test_a_waiting_call_holds_no_picture_and_leaves_it_to_its_job(
         while kept():  # the server still runs
             await store.purge(math.inf, limit=CALLS)
 
-    assert held / CALLS < 0.2 * len(PICTURE)
+    assert held < 0.2 * len(PICTURE)
     assert len(waiting) == CALLS + 1  # the job's own, and no more what was set aside
 
 
