@@ -57,7 +57,7 @@ class NowhereStore:
         """Know nothing."""
         return Page([], None)
 
-    async def history(self, job_id: str, after: int = 0) -> Sequence[Step]:  # noqa: ARG002
+    async def history(self, job_id: str, after: int = -1) -> Sequence[Step]:  # noqa: ARG002
         """Know nothing."""
         return []
 
